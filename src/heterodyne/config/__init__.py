@@ -1,0 +1,1 @@
+"""Parameters, run files and everything that is decided before data are read."""
