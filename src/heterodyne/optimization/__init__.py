@@ -1,1 +1,1 @@
-"""."""
+"""Least squares and posterior sampling, in common coordinates."""

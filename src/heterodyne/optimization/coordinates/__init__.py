@@ -1,0 +1,1 @@
+"""One bijection from unconstrained sampling space to the documented parameters."""
