@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from numbers import Real
 from typing import Any
 
 from heterodyne._errors import ConfigError
-from heterodyne.config.parameter_names import PARAM_GROUPS
+from heterodyne.config._suggest import not_known
 from heterodyne.config.parameter_registry import DEFAULT_REGISTRY, ParameterInfo, ParameterRegistry
 
 
@@ -22,7 +22,7 @@ class PriorKind(Enum):
     UNIFORM = "uniform"
 
 
-_PRIOR_WORDS = {
+PRIOR_WORDS = {
     "normal": PriorKind.NORMAL,
     "truncated_normal": PriorKind.NORMAL,
     "truncatednormal": PriorKind.NORMAL,
@@ -30,6 +30,7 @@ _PRIOR_WORDS = {
     "log_normal": PriorKind.LOGNORMAL,
     "uniform": PriorKind.UNIFORM,
 }
+"""Words for priors in run files, in lower case."""
 
 
 @dataclass(frozen=True)
@@ -78,13 +79,13 @@ class Prior:
         kind = default.kind
         if "type" in config:
             word = str(config["type"]).lower()
-            if word not in _PRIOR_WORDS:
+            if word not in PRIOR_WORDS:
                 raise ConfigError(
-                    f"unknown prior {config['type']!r}",
+                    not_known("prior", config["type"], PRIOR_WORDS),
                     where=f"{where}.type",
-                    allowed="normal, lognormal, uniform",
+                    allowed=", ".join(family.value for family in PriorKind),
                 )
-            kind = _PRIOR_WORDS[word]
+            kind = PRIOR_WORDS[word]
         mean = _number(config.get("mean", default.mean), f"{where}.mean")
         std = _number(config.get("std", default.std), f"{where}.std")
         if not std > 0:
@@ -132,9 +133,14 @@ class Parameter:
     def updated(self, config: object, where: str) -> Parameter:
         """Apply ``{value, min, max, vary, prior}``, or a bare number as value.
 
+        What is absent stays, except that the value moves to the nearest bound where
+        it lies outside new bounds. None changes nothing.
+
         Raises:
             ConfigError: An unknown key, an empty range, or a value outside it.
         """
+        if config is None:
+            return self
         if not isinstance(config, Mapping):
             config = {"value": config}
         _refuse_unknown(config, ("value", "min", "max", "vary", "prior"), where)
@@ -177,10 +183,17 @@ class Parameter:
                 allowed=f"{self.min:g} to {self.max:g}{unit}",
                 remedy="Change the value, or set min and max beside it",
             )
+        if self.prior.kind is PriorKind.LOGNORMAL and self.min <= 0:
+            raise ConfigError(
+                f"a log-normal prior of {self.info.name} with min {self.min:g}{unit}",
+                where=f"{where}.prior.type",
+                allowed="min > 0 with a log-normal prior",
+                remedy="Choose a normal prior, or raise min",
+            )
 
 
 def _number(value: object, where: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise ConfigError(f"{value!r} is not a number", where=where)
     if not math.isfinite(value):
         raise ConfigError(f"{value!r} is not finite", where=where)
@@ -190,11 +203,7 @@ def _number(value: object, where: str) -> float:
 def _refuse_unknown(config: Mapping[Any, Any], known: tuple[str, ...], where: str) -> None:
     for key in config:
         if key not in known:
-            close = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"Did you mean {close[0]!r}?" if close else None
-            raise ConfigError(
-                f"unknown key {key!r}", where=where, allowed=", ".join(known), remedy=hint
-            )
+            raise ConfigError(not_known("key", key, known), where=where, allowed=", ".join(known))
 
 
 @dataclass(frozen=True)
@@ -225,13 +234,18 @@ class ParameterSpace:
             registry: The parameter table.
 
         Raises:
-            ConfigError: An unknown name or key, or a value outside its bounds.
+            ConfigError: An unknown name or key, a name that occurs twice, or a value
+                outside its bounds.
         """
         section: Mapping[str, Any] = config or {}
         if "parameters" in section:
             section = section["parameters"] or {}
         parameters = {name: Parameter.default(info) for name, info in registry.items()}
+        seen: set[str] = set()
         for name, setting, where in _flatten(section, registry):
+            if name in seen:
+                raise ConfigError(f"{name} is set twice", where=where, remedy="Keep one of them")
+            seen.add(name)
             parameters[name] = parameters[name].updated(setting, where)
         return cls(parameters)
 
@@ -243,6 +257,9 @@ class ParameterSpace:
 
     def __len__(self) -> int:
         return len(self.parameters)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.parameters.values()))
 
     @property
     def varying_names(self) -> list[str]:
@@ -277,9 +294,7 @@ class ParameterSpace:
         Raises:
             ConfigError: An unknown name, or a value outside its bounds.
         """
-        unknown = set(values) - set(self.parameters)
-        if unknown:
-            raise ConfigError(f"no parameter {sorted(unknown)[0]!r}", allowed=", ".join(self))
+        self._check_names(values)
         updated = {
             name: p.updated({"value": float(values[name])}, name) if name in values else p
             for name, p in self.parameters.items()
@@ -287,32 +302,47 @@ class ParameterSpace:
         return ParameterSpace(updated)
 
     def fix(self, *names: str) -> ParameterSpace:
-        """Hold the named parameters at their present values."""
+        """Hold the named parameters at their present values.
+
+        Raises:
+            ConfigError: An unknown name.
+        """
+        self._check_names(names)
         return ParameterSpace(
             {n: replace(p, vary=p.vary and n not in names) for n, p in self.parameters.items()}
         )
+
+    def _check_names(self, names: Iterable[str]) -> None:
+        for name in names:
+            if name not in self.parameters:
+                raise ConfigError(
+                    not_known("parameter", name, self.parameters), allowed=", ".join(self)
+                )
 
 
 def _flatten(
     section: Mapping[str, Any], registry: ParameterRegistry
 ) -> Iterator[tuple[str, Any, str]]:
+    """Yield name, setting and dotted place of each parameter that a section sets."""
+    groups = dict.fromkeys(row.group for row in registry.values())
     for key, entry in section.items():
         if key in registry:
             yield key, entry, f"parameters.{key}"
-        elif key in PARAM_GROUPS:
-            for name, setting in (entry or {}).items():
-                if name not in PARAM_GROUPS[key]:
-                    raise _unknown_name(name, PARAM_GROUPS[key], f"parameters.{key}")
-                yield name, setting, f"parameters.{key}.{name}"
+        elif key not in groups:
+            raise _unknown_name(key, (*groups, *registry), "parameters")
+        elif not isinstance(entry, Mapping | None):
+            raise ConfigError(
+                f"the group is {entry!r}",
+                where=f"parameters.{key}",
+                allowed="a mapping from parameter names to settings",
+            )
         else:
-            raise _unknown_name(key, (*PARAM_GROUPS, *registry), "parameters")
+            known = tuple(name for name, row in registry.items() if row.group == key)
+            for name, setting in (entry or {}).items():
+                if name not in known:
+                    raise _unknown_name(name, known, f"parameters.{key}")
+                yield name, setting, f"parameters.{key}.{name}"
 
 
 def _unknown_name(name: str, known: tuple[str, ...], where: str) -> ConfigError:
-    close = difflib.get_close_matches(str(name), known, n=1)
-    return ConfigError(
-        f"unknown parameter {name!r}",
-        where=where,
-        allowed=", ".join(known),
-        remedy=f"Did you mean {close[0]!r}?" if close else None,
-    )
+    return ConfigError(not_known("parameter", name, known), where=where, allowed=", ".join(known))
