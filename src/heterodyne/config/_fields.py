@@ -16,20 +16,26 @@ def described(text: str, unit: str = "", **constraints: Any) -> Any:
     """Annotation with a description, the unit added to it and to the JSON schema.
 
     Args:
-        text: Description without a full stop.
+        text: Description without a full stop; the unit goes before its first semicolon.
         unit: Unit as printed; empty for figures without one.
         **constraints: Bounds and the like, as of ``pydantic.Field``.
     """
     if not unit:
         return Field(description=f"{text}.", **constraints)
-    return Field(description=f"{text}, in {unit}.", json_schema_extra={"unit": unit}, **constraints)
+    figure, semicolon, rest = text.partition(";")
+    description = f"{figure} ({unit}){semicolon}{rest}."
+    return Field(description=description, json_schema_extra={"unit": unit}, **constraints)
 
 
 def allowed(field: FieldInfo) -> str:
     """Say what values a field accepts, with their unit."""
+    return allowed_by(field.annotation, field.metadata, unit_of(field))
+
+
+def unit_of(field: FieldInfo) -> str:
+    """Unit of a field as printed; empty for figures without one."""
     extra = field.json_schema_extra
-    unit = str(extra.get("unit", "")) if isinstance(extra, Mapping) else ""
-    return _allowed(field.annotation, field.metadata, unit)
+    return str(extra.get("unit", "")) if isinstance(extra, Mapping) else ""
 
 
 def words(hint: Any) -> tuple[str, ...]:
@@ -41,25 +47,33 @@ def words(hint: Any) -> tuple[str, ...]:
     return tuple(word for arm in arms for word in words(arm))
 
 
-def _allowed(hint: Any, metadata: Iterable[Any], unit: str) -> str:
+def allowed_by(hint: Any, metadata: Iterable[Any] = (), unit: str = "") -> str:
+    """Say what values a type accepts.
+
+    Args:
+        hint: Type, annotated or not.
+        metadata: Constraints beside the type.
+        unit: Unit of numbers.
+    """
     origin = get_origin(hint)
     if origin is Annotated:
         base, *inner = get_args(hint)
-        return _allowed(base, [*metadata, *inner], unit)
+        return allowed_by(base, [*metadata, *inner], unit)
     if origin in (Union, types.UnionType):
-        return ", or ".join(_allowed(arm, metadata, unit) for arm in get_args(hint))
+        return ", or ".join(allowed_by(arm, metadata, unit) for arm in get_args(hint))
     if origin is Literal:
         return ", ".join(str(word) for word in get_args(hint))
     if origin in (tuple, list):
-        return f"a list, each {_allowed(get_args(hint)[0], (), unit)}"
+        return f"a list, each {allowed_by(get_args(hint)[0], (), unit)}"
     if hint is str:
         return _text(metadata)
     if isinstance(hint, type) and issubclass(hint, BaseModel):
         return f"a mapping with {', '.join(hint.model_fields)}"
     if hint not in _NOUNS:
         return "a mapping"
-    suffix = f" {unit}" if unit and hint in (int, float) else ""
-    return f"{_NOUNS[hint]}{_range(metadata)}{suffix}"
+    if hint not in (int, float):
+        return _NOUNS[hint]
+    return f"{_NOUNS[hint]}{_range(metadata)}{f' in {unit}' if unit else ''}"
 
 
 def _bounds(metadata: Iterable[Any]) -> dict[str, Any]:
@@ -87,5 +101,4 @@ def _text(metadata: Iterable[Any]) -> str:
     bounds = _bounds(metadata)
     if "pattern" in bounds:
         return f"text that matches {bounds['pattern']}"
-    kind = "text that is not empty" if "min_length" in bounds else "text"
-    return f"{kind}, in quotes where it looks like a number or a date"
+    return "text that is not empty" if "min_length" in bounds else "text"

@@ -73,8 +73,9 @@ class CMCConfig:
         AngleMode,
         Section.PER_ANGLE,
         described(
-            "Contrast and offset: individual (or scaled) samples them per angle, auto (or "
-            "averaged) samples one pair, constant and constant_averaged fix them"
+            "Contrast and offset: individual (or scaled) samples a pair per angle, averaged one "
+            "pair; auto is averaged from constant_scaling_threshold angles on and individual "
+            "below; constant and constant_averaged fix them"
         ),
     ] = "auto"
     constant_scaling_threshold: Annotated[
