@@ -64,7 +64,8 @@ def from_validation(
         seen.add(entry.place)
         place = written(entry.place)
         if error["type"] in ("extra_forbidden", "invalid_key"):
-            yield Problem(place, _unknown_key(place, entry.hint, model), on_key=True)
+            text = _unknown_key(entry.place, entry.hint, model)
+            yield Problem(entry.place, text, on_key=True)
         elif error["type"] == "missing":
             yield Problem(
                 place, f"{dotted(place)} is missing; it must be {entry.allowed()}", on_key=True
@@ -154,7 +155,8 @@ def _places(model: type[BaseModel], place: Place) -> Iterator[Place]:
     for name, info in model.model_fields.items():
         yield (*place, name)
         inner = _mapping_model(info.annotation)
-        if inner is not None and place[:1] != ("parameters",):
+        is_setting = place[:1] == ("parameters",) and len(place) == 2
+        if inner is not None and not is_setting:
             yield from _places(inner, (*place, name))
 
 
