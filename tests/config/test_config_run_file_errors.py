@@ -173,6 +173,13 @@ def test_files_without_content_or_syntax(tmp_path, text, position, words):
     assert (found, words in message) == (position, True), message
 
 
+def test_tags_that_do_not_fit_their_value(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("a: !!int ''", encoding="utf-8")
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        load_run_config(path)
+
+
 def test_all_problems_of_a_file_in_the_order_of_its_lines(tmp_path):
     text = textwrap.dedent(
         """\

@@ -206,7 +206,7 @@ def _parse(text: str, name: str) -> tuple[Any, Any]:
         where = f"{name}:{len(before)}:{len(before[-1]) + 1}"
         code = f"U+{ord(text[error.position]):04X}"
         raise ConfigError(f"the character {code} is not allowed", where=where) from None
-    except (YAMLError, ValueError, RecursionError) as error:
+    except (YAMLError, ValueError, LookupError, TypeError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"not valid YAML: {reason}", where=name) from None
 

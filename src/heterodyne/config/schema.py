@@ -11,7 +11,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    Strict,
     ValidationInfo,
     create_model,
     field_validator,
@@ -27,7 +26,13 @@ from heterodyne.config.parameter_space import PRIOR_WORDS, Parameter, ParameterS
 FrameNumber = Annotated[int, Field(ge=1)]
 Angle = Annotated[float, Field(ge=-360, le=360)]
 Dataset = Annotated[str, Field(min_length=1)]
-Values = Annotated[tuple[float, ...], Strict(False)]
+
+
+def _as_tuple(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+Values = Annotated[tuple[float, ...], BeforeValidator(_as_tuple)]
 
 
 class RunSection(BaseModel):
@@ -132,7 +137,7 @@ class AnalyzerParameters(RunSection):
     ] = None
     bad_frames: Annotated[
         tuple[FrameNumber, ...],
-        Strict(False),
+        BeforeValidator(_as_tuple),
         described("Frames left out of fits, counted from 1"),
     ] = ()
     time_origin: Annotated[
@@ -164,7 +169,7 @@ class PhiFiltering(RunSection):
     enabled: Annotated[bool, described("Whether target_ranges apply")] = True
     target_ranges: Annotated[
         tuple[AngleRange, ...],
-        Strict(False),
+        BeforeValidator(_as_tuple),
         described("Arcs of angles to take; without any, all angles are taken"),
     ] = ()
 
