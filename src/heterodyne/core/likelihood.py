@@ -37,6 +37,8 @@ class PairData(NamedTuple):
         n_pairs: Number of pairs with w > 0, shape (n_angles,).
         residue: Sum of w (c2 - baseline), zero but for rounding, shape (n_angles,).
         square: Sum of w (c2 - baseline)**2, shape (n_angles,).
+        lag_mean: Weighted mean of c2 at each lag in frames, NaN where there is no pair,
+            shape (n_angles, N); for pictures and first guesses.
     """
 
     t: JaxArray
@@ -51,6 +53,7 @@ class PairData(NamedTuple):
     n_pairs: JaxArray
     residue: JaxArray
     square: JaxArray
+    lag_mean: JaxArray
 
     @property
     def layout(self) -> Layout:
@@ -126,7 +129,19 @@ def pack_pairs(
         n_pairs=jnp.asarray((full > 0).sum((1, 2))),
         residue=jnp.asarray(np.einsum("aij,aij->a", full, centred)),
         square=jnp.asarray(np.einsum("aij,aij,aij->a", full, centred, centred)),
+        lag_mean=jnp.asarray(_lag_mean(full, centred) + baseline[:, None]),
     )
+
+
+def _lag_mean(weights: FloatArray, values: FloatArray) -> FloatArray:
+    n = weights.shape[-1]
+    products = weights * values
+    mean = np.full(weights.shape[:2], np.nan)
+    for lag in range(1, n):
+        total = np.diagonal(weights, lag, 1, 2).sum(-1)
+        there = total > 0
+        mean[there, lag] = np.diagonal(products, lag, 1, 2).sum(-1)[there] / total[there]
+    return mean
 
 
 def sums(parameters: JaxArray, data: PairData) -> PairSums:

@@ -2,36 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from heterodyne._typing import ArrayLike, FloatArray, JaxArray
+from heterodyne._typing import ArrayLike, FloatArray, IntArray, JaxArray
 from heterodyne.config.parameter_names import PHYSICS_PARAM_NAMES
 from heterodyne.config.parameter_space import ParameterSpace
 from heterodyne.core._jax import jnp
-from heterodyne.optimization.coordinates.charts import (
-    Chart,
-    FractionChart,
-    PowerLawChart,
-    ScalarChart,
+from heterodyne.optimization.coordinates.curves import (
+    EXPONENTS,
+    OFFSETS,
+    PREFACTORS,
+    WALL,
+    CurveCoordinates,
+    Curves,
+    CurveValues,
 )
+from heterodyne.optimization.coordinates.ridge import Ridge
+from heterodyne.optimization.coordinates.walls import bend, unbend
 
 _MARGIN = 1e-3
+_INDEX = {name: k for k, name in enumerate(PHYSICS_PARAM_NAMES)}
+_ROWS = tuple(np.array([_INDEX[n] for n in names]) for names in (PREFACTORS, EXPONENTS, OFFSETS))
+_F2, _PHI0 = _INDEX["f2"], _INDEX["phi0"]
 
 
 @dataclass(frozen=True)
 class PhysicsCoordinates:
     """Unconstrained coordinates of the varying physics parameters.
 
+    There is one coordinate for each varying parameter, in canonical order: in the place
+    of a prefactor the log amplitude at the reference time, of an exponent the slope (the
+    exponent where another parameter of the curve is fixed), of an offset the level, of f2
+    the position on the (f0, f2) ridge.
+
     Attributes:
         space: Bounds, priors, and values of fixed parameters.
-        charts: One chart per group of parameters.
+        log_time: Reference time of the power laws in s.
+        mid_time: Reference time of the fraction in s.
     """
 
     space: ParameterSpace
-    charts: tuple[Chart, ...]
+    log_time: float
+    mid_time: float
 
     @classmethod
     def of(cls, space: ParameterSpace, t: ArrayLike) -> PhysicsCoordinates:
@@ -43,16 +58,7 @@ class PhysicsCoordinates:
         """
         times = np.asarray(t, float)
         times = times[times > 0]
-        log_mid, mid = float(np.exp(np.log(times).mean())), float(times.mean())
-        p = space.parameters
-        charts: tuple[Chart, ...] = (
-            PowerLawChart.of(p["D0_ref"], p["alpha_ref"], p["D_offset_ref"], log_mid),
-            PowerLawChart.of(p["D0_sample"], p["alpha_sample"], p["D_offset_sample"], log_mid),
-            PowerLawChart.of(p["v0"], p["beta"], p["v_offset"], log_mid),
-            FractionChart.of(p["f0"], p["f1"], p["f2"], p["f3"], mid),
-            ScalarChart(p["phi0"]),
-        )
-        return cls(space, charts)
+        return cls(space, float(np.exp(np.log(times).mean())), float(times.mean()))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -60,16 +66,54 @@ class PhysicsCoordinates:
         return tuple(n for n in PHYSICS_PARAM_NAMES if self.space[n].vary)
 
     @property
-    def labels(self) -> tuple[str, ...]:
-        """What each coordinate is, shape (size,)."""
-        return tuple(
-            label for chart in self.charts for label in chart.labels if _varies(chart, self.space)
-        )
-
-    @property
     def size(self) -> int:
         """Number of coordinates, equal to the number of varying parameters."""
         return len(self.names)
+
+    @cached_property
+    def indices(self) -> IntArray:
+        """Places of the varying parameters among the 14, shape (size,)."""
+        return np.array([_INDEX[n] for n in self.names], int)
+
+    @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """What each coordinate is."""
+        words = dict.fromkeys(PHYSICS_PARAM_NAMES, "")
+        curves = ("J reference", "J sample", "velocity", "fraction")
+        sheared = self.curves.sheared
+        for k, curve in enumerate(curves):
+            words[PREFACTORS[k]] = f"log amplitude of {curve}"
+            words[EXPONENTS[k]] = f"{'slope' if sheared[k] else 'exponent'} of {curve}"
+            words[OFFSETS[k]] = f"level of {curve}"
+        words |= {"f2": "f2 along the (f0, f2) ridge" if self._on_ridge else "f2", "phi0": "phi0"}
+        return tuple(words[n] for n in self.names)
+
+    @property
+    def _on_ridge(self) -> bool:
+        return self.space["f0"].vary and self.space["f2"].vary
+
+    @cached_property
+    def curves(self) -> Curves:
+        """Chart of transports, velocity and fraction."""
+        return Curves(self.space, self._on_ridge)
+
+    @cached_property
+    def _ridge(self) -> Ridge:
+        return Ridge(self.space["f0"], self.space["f2"], self.mid_time)
+
+    @cached_property
+    def _placement(self) -> FloatArray:
+        """Matrix that puts coordinates in the places of their parameters, (14, size)."""
+        return np.eye(len(PHYSICS_PARAM_NAMES))[:, self.indices]
+
+    def _linear(self, name: str) -> tuple[float, float, float]:
+        p = self.space[name]
+        return p.min, p.max, WALL * (p.max - p.min)
+
+    def _shift(self, f2: JaxArray | float) -> JaxArray:
+        log_time = np.log(self.log_time)
+        fraction = jnp.asarray(self.mid_time - f2)
+        return jnp.concatenate([jnp.full(3, log_time), fraction[None]])
 
     def forward(self, y: JaxArray) -> tuple[JaxArray, JaxArray]:
         """Map coordinates to parameters.
@@ -81,26 +125,45 @@ class PhysicsCoordinates:
             All 14 parameters in canonical order, and the logarithm of
             |d varying parameters / d y|.
         """
-        values: dict[str, JaxArray] = {}
-        log_det = jnp.zeros(())
-        start = 0
-        for chart in self.charts:
-            if not _varies(chart, self.space):
-                values |= {n: jnp.asarray(self.space[n].value) for n in chart.names}
-                continue
-            stop = start + len(chart.labels)
-            part, change = chart.forward(y[start:stop])
-            values |= part
+        places = self._placement @ y
+        f2, log_det = jnp.asarray(self.space["f2"].value), jnp.zeros(())
+        if self.space["f2"].vary and not self._on_ridge:
+            f2, log_det = bend(places[_F2], *self._linear("f2"))
+        parts = CurveCoordinates(*(places[rows] for rows in _ROWS))
+        curve, change = self.curves.forward(parts, self._shift(f2))
+        log_det += change
+        if self._on_ridge:
+            at = (curve.log_amplitude[3], curve.exponent[3])
+            f2, change = self._ridge.forward(places[_F2], *at)
             log_det += change
-            start = stop
-        return jnp.stack([values[n] for n in PHYSICS_PARAM_NAMES]), log_det
+        log_prefactor = curve.log_amplitude - curve.exponent * self._shift(f2)
+        vary = self.curves.prefactor.vary
+        log_det += jnp.where(vary, log_prefactor, 0.0).sum()
+        fixed = np.array([self.space[n].value for n in PREFACTORS])
+        phi0 = jnp.asarray(self.space["phi0"].value)
+        if self.space["phi0"].vary:
+            phi0, change = bend(places[_PHI0], *self._linear("phi0"))
+            log_det += change
+        prefactor = jnp.where(vary, jnp.exp(log_prefactor), fixed)
+        parameters = jnp.concatenate(
+            [prefactor, curve.exponent, curve.offset, f2[None], phi0[None]]
+        )
+        return parameters[_ORDER], log_det
 
     def inverse(self, parameters: ArrayLike) -> JaxArray:
         """Map parameters strictly inside their bounds to coordinates, shape (size,)."""
         p = jnp.asarray(parameters)
-        values: Mapping[str, JaxArray] = dict(zip(PHYSICS_PARAM_NAMES, p, strict=True))
-        parts = [c.inverse(values) for c in self.charts if _varies(c, self.space)]
-        return jnp.concatenate(parts) if parts else jnp.zeros(0)
+        prefactor, exponent, offset = (p[rows] for rows in _ROWS)
+        shift = self._shift(p[_F2])
+        log_m = jnp.log(prefactor) + exponent * shift
+        y = self.curves.inverse(CurveValues(log_m, exponent, offset), shift)
+        if self._on_ridge:
+            f2 = self._ridge.inverse(p[_F2], log_m[3], exponent[3])
+        else:
+            f2 = unbend(p[_F2], *self._linear("f2"))
+        phi0 = unbend(p[_PHI0], *self._linear("phi0"))
+        places = jnp.concatenate([*y, f2[None], phi0[None]])[_ORDER]
+        return places[self.indices]
 
     def inside(self, parameters: ArrayLike) -> FloatArray:
         """Move parameters off their bounds, by a thousandth of the range at most.
@@ -125,5 +188,5 @@ class PhysicsCoordinates:
         return p
 
 
-def _varies(chart: Chart, space: ParameterSpace) -> bool:
-    return any(space[n].vary for n in chart.names)
+# Where each parameter stands in (prefactors, exponents, offsets, f2, phi0).
+_ORDER = np.argsort(np.concatenate([*_ROWS, [_F2, _PHI0]]))

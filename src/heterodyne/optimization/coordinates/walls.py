@@ -9,32 +9,31 @@ inform them keep their meaning; a wall bends only its own neighbourhood.
 from __future__ import annotations
 
 from heterodyne._typing import JaxArray
-from heterodyne.core._jax import jax, jnp
+from heterodyne.core._jax import jnp
 
 Scalar = JaxArray | float
 
 
 def bend(y: Scalar, low: Scalar, high: Scalar, width: Scalar) -> tuple[JaxArray, JaxArray]:
-    """Map y to the open interval (low, high).
+    """Map y to the open interval (low, high), elementwise.
 
     Args:
-        y: Real number.
-        low: Lower wall, finite.
-        high: Upper wall, finite and above ``low``.
+        y: Real numbers.
+        low: Lower walls, finite.
+        high: Upper walls, finite and above ``low``.
         width: Distance from a wall over which the map bends, > 0.
 
     Returns:
         x, and log dx/dy.
     """
-    softplus = jax.nn.softplus
     above, below = (y - low) / width, (high - y) / width
-    lift, drop = softplus(-above), softplus(-below)
-    # Three forms of the same function; each is free of cancellation in its own region.
-    near_low = low + width * (softplus(above) - drop)
-    near_high = high - width * (softplus(below) - lift)
-    inside = y + width * (lift - drop)
-    x = jnp.where(above < 1.0, near_low, jnp.where(below < 1.0, near_high, inside))
-    return x, jnp.log(-jnp.expm1((low - high) / width)) - lift - drop
+    # With softplus(a) = max(a, 0) + log1p(exp(-|a|)) the linear parts add up to a clip,
+    # and nothing cancels on either side of either wall.
+    at_low = jnp.log1p(jnp.exp(-jnp.abs(above)))
+    at_high = jnp.log1p(jnp.exp(-jnp.abs(below)))
+    x = jnp.clip(y, low, high) + width * (at_low - at_high)
+    outside = jnp.minimum(above, 0.0) + jnp.minimum(below, 0.0)
+    return x, jnp.log(-jnp.expm1((low - high) / width)) + outside - at_low - at_high
 
 
 def unbend(x: Scalar, low: Scalar, high: Scalar, width: Scalar) -> JaxArray:

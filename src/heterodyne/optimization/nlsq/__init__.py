@@ -1,1 +1,1 @@
-"""."""
+"""Least squares: many starts, exact derivatives, and what the data identify."""

@@ -1,0 +1,174 @@
+"""Simulated two-time correlations with known truth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from heterodyne._errors import ConfigError
+from heterodyne._events import EventSink, Progress, ignore_events
+from heterodyne._typing import ArrayLike, FloatArray
+from heterodyne.core._jax import jnp
+from heterodyne.core.correlation import correlation_matrix
+from heterodyne.core.frames import frame_functions, phase_rate
+from heterodyne.core.rates import cumulative_trapezoid
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What is measured: the parameters and the geometry.
+
+    Attributes:
+        parameters: The 14 physics parameters in canonical order.
+        n_frames: Number of frames N.
+        dt: Frame spacing in s; frame i (from 1) is at i * dt.
+        q: Wavevector in 1/Å.
+        phi: Detector angles in degrees, shape (n_angles,).
+    """
+
+    parameters: FloatArray
+    n_frames: int
+    dt: float
+    q: float
+    phi: Sequence[float]
+
+    @property
+    def t(self) -> FloatArray:
+        """Frame times in s, shape (N,)."""
+        return self.dt * np.arange(1, self.n_frames + 1)
+
+    def correlation(self) -> FloatArray:
+        """Return G without noise, shape (n_angles, N, N)."""
+        p, t = jnp.asarray(self.parameters), jnp.asarray(self.t)
+        return np.stack(
+            [np.asarray(correlation_matrix(p, t, self.q, self.dt, a)) for a in self.phi]
+        )
+
+
+def simulate_pairs(
+    experiment: Experiment,
+    contrast: ArrayLike,
+    offset: ArrayLike,
+    sigma: float,
+    seed: int,
+) -> FloatArray:
+    """Return c2 with an independent normal error on every unique pair.
+
+    Args:
+        experiment: Parameters and geometry.
+        contrast: Contrast of each angle, scalar or shape (n_angles,).
+        offset: Offset of each angle, scalar or shape (n_angles,).
+        sigma: Standard deviation of the errors.
+        seed: Seed of the random numbers.
+
+    Returns:
+        Symmetric matrices, shape (n_angles, N, N).
+    """
+    rng = np.random.default_rng(seed)
+    shape = (len(experiment.phi), experiment.n_frames, experiment.n_frames)
+    noise = np.triu(rng.normal(scale=sigma, size=shape))
+    noise += np.triu(noise, 1).swapaxes(1, 2)
+    scale = np.broadcast_to(contrast, shape[:1])[:, None, None]
+    base = np.broadcast_to(offset, shape[:1])[:, None, None]
+    return base + scale * experiment.correlation() + noise
+
+
+@dataclass(frozen=True)
+class Detector:
+    """How speckles are recorded.
+
+    Attributes:
+        n_pixels: Independent speckles per angle.
+        n_modes: Coherent modes M; the contrast is 1/M.
+        photons: Mean photons per pixel and frame; None for no shot noise.
+    """
+
+    n_pixels: int
+    n_modes: int = 5
+    photons: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.n_pixels < 2 or self.n_modes < 1:
+            raise ConfigError(
+                f"{self.n_pixels} pixels and {self.n_modes} modes",
+                allowed="at least 2 pixels and 1 mode",
+            )
+        if self.photons is not None and self.photons <= 0:
+            raise ConfigError(f"{self.photons:g} photons per pixel and frame", allowed="> 0")
+
+
+def simulate_speckles(
+    experiment: Experiment,
+    detector: Detector,
+    seed: int,
+    on_event: EventSink = ignore_events,
+) -> FloatArray:
+    """Return c2 of simulated speckle fields, with the errors that such data have.
+
+    Reference and sample fields are independent circular complex Gaussian processes with
+    covariance exp(-|F(j) - F(i)| / 2) in the decay F = q² ∫J dt, recorded as the intensity
+    of their sum, averaged over modes and normalised to an ensemble mean of 1. c2 is the
+    pixel mean of I(t1) I(t2) over the product of the pixel means.
+
+    Args:
+        experiment: Parameters and geometry.
+        detector: Pixels, modes and photons.
+        seed: Seed of the random numbers.
+        on_event: Receives the progress.
+
+    Returns:
+        Symmetric matrices, shape (n_angles, N, N); the diagonal holds the shot noise.
+    """
+    rng = np.random.default_rng(seed)
+    matrices = []
+    for k, phi in enumerate(experiment.phi):
+        on_event(Progress("speckles", k, len(experiment.phi)))
+        intensity = _intensity(experiment, detector, phi, rng)
+        mean = intensity.mean(axis=0)
+        if not np.all(mean > 0):
+            raise ConfigError(
+                f"a frame without any photon: {detector.photons:g} photons per pixel "
+                f"and frame on {detector.n_pixels} pixels",
+                remedy="Raise the photons or the pixels",
+            )
+        matrices.append(intensity.T @ intensity / detector.n_pixels / np.outer(mean, mean))
+    on_event(Progress("speckles", len(experiment.phi), len(experiment.phi)))
+    return np.stack(matrices)
+
+
+def _intensity(
+    experiment: Experiment, detector: Detector, phi: float, rng: np.random.Generator
+) -> FloatArray:
+    """Recorded intensities over their ensemble mean, shape (n_pixels, N)."""
+    functions = frame_functions(jnp.asarray(experiment.parameters), jnp.asarray(experiment.t))
+    s = np.asarray(functions.fraction)
+    r = 1.0 - s
+    displacement = np.asarray(cumulative_trapezoid(functions.velocity, experiment.dt))
+    kappa = float(phase_rate(experiment.q, jnp.asarray(phi), functions.phi0))
+    moving = s * np.exp(1j * kappa * displacement)
+    decays = [
+        experiment.q**2 * np.asarray(cumulative_trapezoid(rate, experiment.dt))
+        for rate in (functions.transport_reference, functions.transport_sample)
+    ]
+    total = np.zeros((detector.n_pixels, experiment.n_frames))
+    for _ in range(detector.n_modes):
+        reference, sample = (_field(decay, detector.n_pixels, rng) for decay in decays)
+        total += np.abs(r * reference + moving * sample) ** 2
+    intensity = total / (detector.n_modes * (r**2 + s**2))
+    if detector.photons is None:
+        return intensity
+    return rng.poisson(detector.photons * intensity) / detector.photons
+
+
+def _field(decay: FloatArray, n_pixels: int, rng: np.random.Generator) -> np.ndarray:
+    """Complex Ornstein-Uhlenbeck process in the warped time decay / 2, (n_pixels, N)."""
+    keep = np.exp(-0.5 * np.diff(decay))
+    fresh = np.sqrt(0.5 * -np.expm1(-np.diff(decay)))
+    field = np.empty((n_pixels, decay.size), complex)
+    field[:, 0] = (rng.normal(size=n_pixels) + 1j * rng.normal(size=n_pixels)) * np.sqrt(0.5)
+    for k in range(decay.size - 1):
+        noise = rng.normal(size=n_pixels) + 1j * rng.normal(size=n_pixels)
+        field[:, k + 1] = keep[k] * field[:, k] + fresh[k] * noise
+    return field

@@ -1,0 +1,193 @@
+"""Coordinates of four curves m exp(a x) + offset along what the data inform.
+
+Transport coefficients and velocity follow m (t/t0)**a + offset, the sample fraction
+m exp(a (t - t0)) + offset. With x = log(t/t0) or t - t0 all of them are
+
+    value(x) = level + m (exp(a x) - 1),      level = m + offset,
+
+and the data inform the level at t0, the slope g = a m there and, through the curvature
+g**2 / (2 m), the amplitude m. (level, log m, g) is smooth at a = 0, where m is free, and
+where the offset makes the value negative. The Jacobian determinant of (log m, a, offset)
+is 1/m. Walls of the documented bounds are imposed on the loosest coordinate that can
+carry them. The four curves are computed as vectors of length 4.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from heterodyne._typing import BoolArray, FloatArray, JaxArray
+from heterodyne.config.parameter_space import ParameterSpace
+from heterodyne.core._jax import jnp
+from heterodyne.optimization.coordinates.walls import bend, unbend
+
+# exp(-600) keeps amplitudes positive in float64; no fraction or rate comes near it.
+LOG_TINY = -600.0
+WALL = 0.05
+LOG_WALL = 0.3
+
+PREFACTORS = ("D0_ref", "D0_sample", "v0", "f0")
+EXPONENTS = ("alpha_ref", "alpha_sample", "beta", "f1")
+OFFSETS = ("D_offset_ref", "D_offset_sample", "v_offset", "f3")
+
+
+class CurveValues(NamedTuple):
+    """Logarithm of the amplitude at the reference time, exponent, offset: shape (4,)."""
+
+    log_amplitude: JaxArray
+    exponent: JaxArray
+    offset: JaxArray
+
+
+class CurveCoordinates(NamedTuple):
+    """Coordinates of the amplitude, exponent or slope, and level, shape (4,) each."""
+
+    amplitude: JaxArray
+    exponent: JaxArray
+    level: JaxArray
+
+
+class _Settings(NamedTuple):
+    """Bounds, values and what varies for one kind of parameter, shape (4,) each."""
+
+    low: FloatArray
+    high: FloatArray
+    value: FloatArray
+    vary: BoolArray
+
+    @classmethod
+    def of(cls, space: ParameterSpace, names: tuple[str, ...]) -> _Settings:
+        rows = [space[n] for n in names]
+        columns = [[p.min for p in rows], [p.max for p in rows], [p.value for p in rows]]
+        return cls(*map(np.array, columns), np.array([p.vary for p in rows]))
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The chart of the four curves.
+
+    Attributes:
+        space: Bounds, values and what varies.
+        ridge: Whether f0 and f2 both vary, so that f2's axis carries the bounds of f0.
+    """
+
+    space: ParameterSpace
+    ridge: bool
+
+    @cached_property
+    def prefactor(self) -> _Settings:
+        """Settings of the prefactors, as logarithms; a fixed one is its own range."""
+        raw = _Settings.of(self.space, PREFACTORS)
+        tiny = math.exp(LOG_TINY)
+        low, high, value = (np.log(np.maximum(x, tiny)) for x in raw[:3])
+        free = np.array([False, False, False, self.ridge])
+        low = np.where(free, LOG_TINY, np.where(raw.vary, low, value))
+        high = np.where(free, -LOG_TINY, np.where(raw.vary, high, value))
+        return _Settings(low, high, value, raw.vary)
+
+    @cached_property
+    def exponent(self) -> _Settings:
+        """Settings of the exponents."""
+        return _Settings.of(self.space, EXPONENTS)
+
+    @cached_property
+    def offset(self) -> _Settings:
+        """Settings of the offsets."""
+        return _Settings.of(self.space, OFFSETS)
+
+    @cached_property
+    def sheared(self) -> BoolArray:
+        """Where the slope replaces the exponent: all three parameters vary."""
+        return self.prefactor.vary & self.exponent.vary & self.offset.vary
+
+    def _wall_shift(self, shift: JaxArray | FloatArray) -> JaxArray:
+        return jnp.where(np.array([False, False, False, self.ridge]), 0.0, shift)
+
+    def forward(
+        self, y: CurveCoordinates, shift: JaxArray | FloatArray
+    ) -> tuple[CurveValues, JaxArray]:
+        """Return the curves, and log |d(log m, a, offset) / d y| over what varies.
+
+        Args:
+            y: Coordinates; those of fixed parameters are ignored.
+            shift: log(prefactor) = log m - exponent * shift, shape (4,).
+        """
+        e, o = self.exponent, self.offset
+        alone = e.vary & ~self.sheared
+        exponent, log_slopes = bend(y.exponent, e.low, e.high, WALL * (e.high - e.low))
+        exponent = jnp.where(alone, exponent, e.value)
+        log_det = jnp.where(alone, log_slopes, 0.0)
+
+        lowest, highest = self._amplitude_range(exponent, shift)
+        level, log_slopes = bend(y.level, *self._level_walls(lowest, highest))
+        log_det += jnp.where(o.vary, log_slopes, 0.0)
+
+        walls = self._amplitude_walls(level, lowest, highest)
+        log_m, log_slopes = bend(y.amplitude, *walls)
+        log_m = jnp.where(self.prefactor.vary, log_m, lowest)
+        log_det += jnp.where(self.prefactor.vary, log_slopes, 0.0)
+
+        slope, log_slopes = bend(y.exponent, *self._slope_walls(log_m, shift))
+        exponent = jnp.where(self.sheared, slope * jnp.exp(-log_m), exponent)
+        log_det += jnp.where(self.sheared, log_slopes - log_m, 0.0)
+        offset = jnp.where(o.vary, level - jnp.exp(log_m), o.value)
+        return CurveValues(log_m, exponent, offset), log_det.sum()
+
+    def inverse(self, values: CurveValues, shift: JaxArray | FloatArray) -> CurveCoordinates:
+        """Return the coordinates of curves inside their bounds."""
+        e = self.exponent
+        log_m, exponent, offset = values
+        lowest, highest = self._amplitude_range(exponent, shift)
+        level = offset + jnp.exp(log_m)
+        y_level = unbend(level, *self._level_walls(lowest, highest))
+        y_amplitude = unbend(log_m, *self._amplitude_walls(level, lowest, highest))
+        alone = unbend(exponent, e.low, e.high, WALL * (e.high - e.low))
+        slope = unbend(exponent * jnp.exp(log_m), *self._slope_walls(log_m, shift))
+        return CurveCoordinates(y_amplitude, jnp.where(self.sheared, slope, alone), y_level)
+
+    def _amplitude_range(
+        self, exponent: JaxArray, shift: JaxArray | FloatArray
+    ) -> tuple[JaxArray, JaxArray]:
+        """Bounds of log m that the prefactor's bounds leave at any allowed exponent."""
+        wall_shift = self._wall_shift(shift)
+        ends = (self.exponent.low * wall_shift, self.exponent.high * wall_shift)
+        at = exponent * wall_shift
+        low = self.prefactor.low + jnp.where(self.sheared, jnp.minimum(*ends), at)
+        high = self.prefactor.high + jnp.where(self.sheared, jnp.maximum(*ends), at)
+        return low, high
+
+    def _level_walls(
+        self, lowest: JaxArray, highest: JaxArray
+    ) -> tuple[JaxArray, JaxArray, FloatArray]:
+        o = self.offset
+        return o.low + jnp.exp(lowest), o.high + jnp.exp(highest), 0.4 * WALL * (o.high - o.low)
+
+    def _amplitude_walls(
+        self, level: JaxArray, lowest: JaxArray, highest: JaxArray
+    ) -> tuple[JaxArray, JaxArray, float]:
+        o, tiny = self.offset, math.exp(LOG_TINY)
+        at_least = jnp.log(jnp.maximum(level - o.high, tiny))
+        at_most = jnp.log(jnp.maximum(level - o.low, tiny))
+        low = jnp.where(o.vary, jnp.maximum(lowest, at_least), lowest)
+        high = jnp.where(o.vary, jnp.minimum(highest, at_most), highest)
+        # Where the prefactor is fixed the range is a point; the result is not used then.
+        return low, jnp.where(self.prefactor.vary, high, low + 1.0), LOG_WALL
+
+    def _slope_walls(
+        self, log_m: JaxArray, shift: JaxArray | FloatArray
+    ) -> tuple[JaxArray, JaxArray, JaxArray]:
+        e, p = self.exponent, self.prefactor
+        wall_shift = self._wall_shift(shift)
+        flat = wall_shift == 0.0
+        inverse = 1.0 / jnp.where(flat, 1.0, wall_shift)
+        ends = ((log_m - p.high) * inverse, (log_m - p.low) * inverse)
+        low = jnp.where(flat, e.low, jnp.maximum(e.low, jnp.minimum(*ends)))
+        high = jnp.where(flat, e.high, jnp.minimum(e.high, jnp.maximum(*ends)))
+        m = jnp.exp(log_m)
+        low, high = jnp.where(self.sheared, low, -1.0), jnp.where(self.sheared, high, 1.0)
+        return low * m, high * m, WALL * (e.high - e.low) * m

@@ -1,0 +1,147 @@
+"""Global search: screen many points, optimise the best, look around the results.
+
+The phase of the moving component makes the sum of squares a landscape of many minima,
+and exchanging the two components or turning the phase by 2 pi leads from one to another.
+Evaluating a batch of points is a matrix product, so screening is cheap.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+
+from heterodyne._events import EventSink, Progress, ignore_events
+from heterodyne._typing import FloatArray, JaxArray
+from heterodyne.config.parameter_names import PHYSICS_PARAM_NAMES
+from heterodyne.core._jax import jax, jnp
+from heterodyne.core.likelihood import PairData
+from heterodyne.optimization.coordinates.curves import EXPONENTS, OFFSETS, PREFACTORS
+from heterodyne.optimization.coordinates.physics import PhysicsCoordinates
+from heterodyne.optimization.nlsq.config import NLSQConfig
+from heterodyne.optimization.nlsq.solve import Solutions, objective_value, solve
+from heterodyne.optimization.nlsq.starts import starting_points
+from heterodyne.optimization.problem import Problem
+from heterodyne.optimization.scaling import Scaling
+
+_ROUND_ITERATIONS = 12
+_BATCH = 64
+_INDEX = {name: k for k, name in enumerate(PHYSICS_PARAM_NAMES)}
+
+
+@partial(jax.jit, static_argnames=("coordinates", "scaling"))
+def _screen(
+    points: JaxArray, data: PairData, coordinates: PhysicsCoordinates, scaling: Scaling
+) -> JaxArray:
+    def value(y: JaxArray) -> JaxArray:
+        return objective_value(y, 1.0, data, coordinates, scaling)[0]
+
+    return jax.lax.map(value, points, batch_size=_BATCH)
+
+
+def search(problem: Problem, config: NLSQConfig, on_event: EventSink = ignore_events) -> Solutions:
+    """Find the posterior modes that compete, best first.
+
+    Args:
+        problem: Data, coordinates and scaling.
+        config: Counts and seed.
+        on_event: Receives the progress.
+
+    Returns:
+        The best ``n_starts`` distinct and indistinct points of the last round.
+    """
+    rng = np.random.default_rng(config.seed)
+    points = starting_points(problem, config.n_candidates, rng)
+    kept = points[:1]
+    found: Solutions | None = None
+    for k in range(config.n_rounds):
+        on_event(Progress("search", k, config.n_rounds + 1))
+        values = np.nan_to_num(
+            np.asarray(
+                _screen(jnp.asarray(points), problem.data, problem.coordinates, problem.scaling)
+            ),
+            nan=np.inf,
+        )
+        room = config.n_starts - kept.shape[0]
+        starts = np.concatenate([kept, points[np.argsort(values)[: max(room, 0)]]])
+        found = solve(
+            problem,
+            starts,
+            prior_weight=1.0,
+            max_iterations=_ROUND_ITERATIONS,
+            tolerance=config.tolerance,
+        )
+        kept = _distinct(found, max(1, config.n_starts // 4))
+        points = _neighbours(problem, kept, config.n_candidates, rng)
+    on_event(Progress("search", config.n_rounds, config.n_rounds + 1))
+    assert found is not None
+    final = solve(
+        problem,
+        found.best(config.n_starts).y,
+        prior_weight=1.0,
+        max_iterations=config.max_iterations,
+        tolerance=config.tolerance,
+    )
+    on_event(Progress("search", config.n_rounds + 1, config.n_rounds + 1))
+    return final.best(config.n_starts)
+
+
+def _distinct(found: Solutions, count: int) -> FloatArray:
+    """The best points whose objectives differ by more than 1 in chi-square."""
+    chosen: list[int] = []
+    for k in np.argsort(found.objective):
+        if not np.isfinite(found.objective[k]):
+            break
+        if all(abs(found.objective[k] - found.objective[j]) > 1.0 for j in chosen):
+            chosen.append(int(k))
+        if len(chosen) == count:
+            break
+    return found.y[chosen or [0]]
+
+
+def _neighbours(
+    problem: Problem, centres: FloatArray, count: int, rng: np.random.Generator
+) -> FloatArray:
+    """Draw points around each centre: at all distances, a turn away, or exchanged."""
+    coordinates = problem.coordinates
+    each = -(-count // centres.shape[0])
+    y = np.zeros((centres.shape[0], each, len(PHYSICS_PARAM_NAMES)))
+    y[..., coordinates.indices] = centres[:, None]
+    y = y.reshape(-1, y.shape[-1])
+    distance = np.exp(rng.uniform(np.log(0.03), 0.0, size=(y.shape[0], 1)))
+    moved = y + distance * rng.normal(size=y.shape) * _spread(y, problem)
+    level = _INDEX["v_offset"]
+    window = float(problem.data.t[-1] - problem.data.t[0])
+    turns = rng.integers(-2, 3, size=y.shape[0]) * (rng.uniform(size=y.shape[0]) < 0.5)
+    moved[:, level] += 2.0 * np.pi * turns / (float(problem.data.q) * window)
+    if len(coordinates.names) == len(PHYSICS_PARAM_NAMES):
+        exchange = rng.uniform(size=y.shape[0]) < 0.15
+        moved = np.where(exchange[:, None], _exchanged(moved), moved)
+    return moved[:, coordinates.indices][:count]
+
+
+def _spread(y: FloatArray, problem: Problem) -> FloatArray:
+    """Size of a large change of each coordinate, shape (n, 14)."""
+    sheared = problem.coordinates.curves.sheared
+    spread = np.zeros_like(y)
+    for k in range(4):
+        level = np.abs(y[:, _INDEX[OFFSETS[k]]]) if k < 3 else np.full(y.shape[0], 0.4)
+        if not sheared[k]:
+            level = np.maximum(level, np.exp(np.minimum(y[:, _INDEX[PREFACTORS[k]]], 30.0)))
+        per_unit = level if k < 3 else level / problem.coordinates.mid_time
+        spread[:, _INDEX[PREFACTORS[k]]] = 1.0
+        spread[:, _INDEX[EXPONENTS[k]]] = 0.6 * per_unit if sheared[k] else 0.6
+        spread[:, _INDEX[OFFSETS[k]]] = 0.6 * level
+    spread[:, _INDEX["phi0"]] = 3.0
+    return spread
+
+
+def _exchanged(y: FloatArray) -> FloatArray:
+    """Exchange the two components; the fraction becomes 1 - s to first order."""
+    swapped = y.copy()
+    for names in (PREFACTORS, EXPONENTS, OFFSETS):
+        first, second = _INDEX[names[0]], _INDEX[names[1]]
+        swapped[:, [first, second]] = y[:, [second, first]]
+    swapped[:, _INDEX["f3"]] = 1.0 - y[:, _INDEX["f3"]]
+    swapped[:, _INDEX["f1"]] = -y[:, _INDEX["f1"]]
+    return swapped
