@@ -116,6 +116,10 @@ def test_window_keeps_the_files_times(frames):
     assert shifted.frames.tolist() == data.frames.tolist()
 
 
+def test_window_without_a_last_frame_runs_to_the_end(file):
+    assert select(file, q=0.009, frames=(13, None)).frames.tolist() == [13, 14, 15, 16]
+
+
 @pytest.mark.parametrize("frames", [(0, 5), (5, 5), (7, 3), (1, 17)])
 def test_windows_that_do_not_exist(file, frames):
     with pytest.raises(DataError, match=rf"frames {frames[0]} to {frames[1]} .*within 1 to 16"):

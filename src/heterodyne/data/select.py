@@ -40,7 +40,7 @@ def select(
     q: float | None = None,
     q_tolerance: float = 0.02,
     phi_ranges: Sequence[tuple[float, float]] = (),
-    frames: tuple[int, int] | None = None,
+    frames: tuple[int, int | None] | None = None,
     bad_frames: Iterable[int] = (),
     time_origin: TimeOrigin | str = TimeOrigin.ABSOLUTE,
     asymmetric: Asymmetric | str = Asymmetric.REFUSE,
@@ -55,7 +55,8 @@ def select(
         phi_ranges: Pairs of first and last angle in degrees, ends included. Angles are
             equal modulo 360; a range whose first angle is the larger runs through the wrap.
             Without ranges all angles are taken.
-        frames: First and last frame, counted from 1, both included; None for all.
+        frames: First and last frame, counted from 1, both included; None for all, and
+            None in place of the last for those up to the end.
         bad_frames: Frames of the file that are kept but excluded from fits, counted from 1.
         time_origin: ``absolute`` keeps the file's times; ``window`` puts the first
             frame of the window at dt.

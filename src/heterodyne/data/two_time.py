@@ -221,14 +221,15 @@ class TwoTimeFile:
         self,
         indices: Iterable[int] | None = None,
         *,
-        frames: tuple[int, int] | None = None,
+        frames: tuple[int, int | None] | None = None,
         asymmetric: Asymmetric | str = Asymmetric.REFUSE,
     ) -> TwoTimeData:
         """Read some matrices, and of them only a window of frames.
 
         Args:
             indices: Positions in ``bins``; None for all.
-            frames: First and last frame, counted from 1, both included; None for all.
+            frames: First and last frame, counted from 1, both included; None for all,
+                and None in place of the last for those up to the end.
             asymmetric: ``refuse`` full matrices whose halves differ, or ``average`` the halves.
 
         Returns:
@@ -273,8 +274,9 @@ class TwoTimeFile:
             )
         return chosen
 
-    def _window(self, frames: tuple[int, int] | None) -> slice:
-        start, end = (1, self.n_frames) if frames is None else frames
+    def _window(self, frames: tuple[int, int | None] | None) -> slice:
+        start, last = (1, None) if frames is None else frames
+        end = self.n_frames if last is None else last
         if not 1 <= start < end <= self.n_frames:
             raise DataError(
                 f"frames {start} to {end} cannot be taken",
