@@ -38,7 +38,7 @@ class HeterodyneError(Exception):
             sentences.append(f"Allowed: {allowed}")
         if remedy is not None:
             sentences.append(remedy)
-        super().__init__(". ".join(s.rstrip(".") for s in sentences) + ".")
+        super().__init__(" ".join(s if s[-1:] in ".?" else f"{s}." for s in sentences))
 
 
 class ConfigError(HeterodyneError, ValueError):

@@ -112,38 +112,23 @@ def _separable_gram(
     """Inner products over the blocks of one level, shape (n_angles, p + 2, p + 2)."""
     left = jnp.einsum("pakni,qalni->anpkql", rows, rows)
     right = jnp.einsum("pakni,qalni->anpkql", columns, columns)
-    p = rows.shape[0] - 1
-    d, v = slice(0, p), p
-    products = (
-        jnp.einsum("anpkql,ankl->apq", left[:, :, d, :, d], right[:, :, v, :, v])
-        + jnp.einsum("anpkl,ankql->apq", left[:, :, d, :, v], right[:, :, v, :, d])
-        + jnp.einsum("ankql,anpkl->apq", left[:, :, v, :, d], right[:, :, d, :, v])
-        + jnp.einsum("ankl,anpkql->apq", left[:, :, v, :, v], right[:, :, d, :, d])
-    )
-    with_value = jnp.einsum("anpkl,ankl->ap", left[:, :, d, :, v], right[:, :, v, :, v])
-    with_value += jnp.einsum("ankl,anpkl->ap", left[:, :, v, :, v], right[:, :, d, :, v])
-    square = jnp.einsum("ankl,ankl->a", left[:, :, v, :, v], right[:, :, v, :, v])
+    # Each function is (its rows) x (columns of G) + (rows of G) x (its columns); for G
+    # itself, the last one, that is 2 G.
+    products = jnp.einsum("anpkql,ankl->apq", left, right[:, :, -1, :, -1])
+    products += jnp.einsum("anpkl,ankql->apq", left[:, :, :, :, -1], right[:, :, -1])
+    products += jnp.einsum("ankql,anpkl->apq", left[:, :, -1], right[:, :, :, :, -1])
+    products += jnp.einsum("ankl,anpkql->apq", left[:, :, -1, :, -1], right)
     row_sums = jnp.einsum("pakni,ni->pakn", rows, masks[0])
     column_sums = jnp.einsum("pakni,ni->pakn", columns, masks[1])
-    with_one = jnp.einsum("pakn,akn->ap", row_sums[d], column_sums[v])
-    with_one += jnp.einsum("akn,pakn->ap", row_sums[v], column_sums[d])
-    total = jnp.einsum("akn,akn->a", row_sums[v], column_sums[v])
-    count = jnp.broadcast_to((masks[0].sum(1) * masks[1].sum(1)).sum(), total.shape)
-    return _assemble(products, with_value, with_one, square, total, count)
-
-
-def _assemble(
-    products: JaxArray,
-    with_value: JaxArray,
-    with_one: JaxArray,
-    square: JaxArray,
-    total: JaxArray,
-    count: JaxArray,
-) -> JaxArray:
-    top = jnp.concatenate([products, with_value[..., None], with_one[..., None]], axis=-1)
-    value_row = jnp.concatenate([with_value, square[:, None], total[:, None]], axis=-1)
-    one_row = jnp.concatenate([with_one, total[:, None], count[:, None]], axis=-1)
-    return jnp.concatenate([top, value_row[:, None], one_row[:, None]], axis=1)
+    with_one = jnp.einsum("pakn,akn->ap", row_sums, column_sums[-1])
+    with_one += jnp.einsum("akn,pakn->ap", row_sums[-1], column_sums)
+    scale = np.ones(rows.shape[0])
+    scale[-1] = 0.5
+    products, with_one = products * scale[:, None] * scale, with_one * scale
+    count = jnp.broadcast_to((masks[0].sum(1) * masks[1].sum(1)).sum(), with_one[:, :1].shape)
+    last = jnp.concatenate([with_one, count], axis=1)
+    top = jnp.concatenate([products, with_one[..., None]], axis=-1)
+    return jnp.concatenate([top, last[:, None]], axis=1)
 
 
 def _block_functions(rows: JaxArray, columns: JaxArray) -> JaxArray:

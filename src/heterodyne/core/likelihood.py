@@ -39,6 +39,8 @@ class PairData(NamedTuple):
         square: Sum of w (c2 - baseline)**2, shape (n_angles,).
         lag_mean: Weighted mean of c2 at each lag in frames, NaN where there is no pair,
             shape (n_angles, N); for pictures and first guesses.
+        noise: Standard deviation of the errors that neighbouring pairs do not share,
+            shape (n_angles,).
     """
 
     t: JaxArray
@@ -54,6 +56,7 @@ class PairData(NamedTuple):
     residue: JaxArray
     square: JaxArray
     lag_mean: JaxArray
+    noise: JaxArray
 
     @property
     def layout(self) -> Layout:
@@ -130,7 +133,17 @@ def pack_pairs(
         residue=jnp.asarray(np.einsum("aij,aij->a", full, centred)),
         square=jnp.asarray(np.einsum("aij,aij,aij->a", full, centred, centred)),
         lag_mean=jnp.asarray(_lag_mean(full, centred) + baseline[:, None]),
+        noise=jnp.asarray(_local_noise(full, centred)),
     )
+
+
+def _local_noise(weights: FloatArray, values: FloatArray) -> FloatArray:
+    """Estimate the error of a pair from mixed differences, which cancel smooth signals."""
+    used = weights > 0
+    whole = used[:, 1:, 1:] & used[:, :-1, 1:] & used[:, 1:, :-1] & used[:, :-1, :-1]
+    mixed = values[:, 1:, 1:] - values[:, :-1, 1:] - values[:, 1:, :-1] + values[:, :-1, :-1]
+    count = np.maximum(whole.sum((1, 2)), 1)
+    return 0.5 * np.sqrt(np.where(whole, mixed**2, 0.0).sum((1, 2)) / count)
 
 
 def _lag_mean(weights: FloatArray, values: FloatArray) -> FloatArray:

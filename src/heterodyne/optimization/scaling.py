@@ -60,23 +60,26 @@ class ScalingParameter:
         low: Lower bound of each angle, equal to ``high`` where it is fixed.
         high: Upper bound of each angle.
         free: Number of unknowns: one per angle, one, or none.
+        shared: Whether all angles have the same value.
     """
 
     name: str
     low: tuple[float, ...]
     high: tuple[float, ...]
     free: int
+    shared: bool
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the unknowns."""
-        shared = self.free == 1 and len(self.low) > 1
-        return (self.name,) if shared else tuple(f"{self.name}_{k}" for k in range(self.free))
+        if self.shared:
+            return (self.name,) * self.free
+        return tuple(f"{self.name}_{k}" for k in range(self.free))
 
     def spread(self) -> FloatArray:
         """Matrix that copies the unknowns to the angles, shape (n_angles, free)."""
         n = len(self.low)
-        return np.ones((n, 1)) if self.free == 1 else np.eye(n)[:, : self.free]
+        return np.ones((n, 1))[:, : self.free] if self.shared else np.eye(n)[:, : self.free]
 
 
 @dataclass(frozen=True)
@@ -130,11 +133,11 @@ class Scaling:
         setting = space[name]
         if not setting.vary:
             fixed = (setting.value,) * n_angles
-            return ScalingParameter(name, fixed, fixed, 0)
+            return ScalingParameter(name, fixed, fixed, 0, mode.shared)
         if mode.sampled:
             free = 1 if mode.shared else n_angles
             low, high = (setting.min,) * n_angles, (setting.max,) * n_angles
-            return ScalingParameter(name, low, high, free)
+            return ScalingParameter(name, low, high, free, mode.shared)
         if given is None:
             raise ConfigError(
                 f"scaling mode {mode.value!r} without values of the {name}",
@@ -144,7 +147,7 @@ class Scaling:
         if mode.shared:
             values = np.full(n_angles, values.mean())
         fixed = tuple(float(v) for v in values)
-        return ScalingParameter(name, fixed, fixed, 0)
+        return ScalingParameter(name, fixed, fixed, 0, mode.shared)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -173,7 +176,7 @@ class Scaling:
     def collapse(self, contrast: JaxArray, offset: JaxArray) -> JaxArray:
         """Return the unknowns of given values per angle: the inverse of ``expand``."""
         parts = [
-            x.mean()[None] if p.free == 1 and len(p.low) > 1 else x[: p.free]
+            x.mean()[None][: p.free] if p.shared else x[: p.free]
             for p, x in ((self.contrast, contrast), (self.offset, offset))
         ]
         return jnp.concatenate(parts)

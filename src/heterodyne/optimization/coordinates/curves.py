@@ -26,8 +26,8 @@ from heterodyne.config.parameter_space import ParameterSpace
 from heterodyne.core._jax import jnp
 from heterodyne.optimization.coordinates.walls import bend, unbend
 
-# exp(-600) keeps amplitudes positive in float64; no fraction or rate comes near it.
-LOG_TINY = -600.0
+# No fraction or rate comes near exp(-200), and second derivatives stay in range.
+LOG_TINY = -200.0
 WALL = 0.05
 LOG_WALL = 0.3
 

@@ -29,15 +29,23 @@ from heterodyne.optimization.scaling import Scaling
 
 _STATIC = ("coordinates", "scaling")
 _LARGEST_DAMPING = 1e12
+_TRACE_OF_PRIOR = 1e-3
 
 
 class _Derivatives(NamedTuple):
-    """Value, gradient and curvature of the objective, one row per start."""
+    """Value, gradient and curvature of the objective, one row per start.
+
+    ``floor`` is the least information that the damping assumes on each coordinate.
+    """
 
     objective: JaxArray
     gradient: JaxArray
     curvature: JaxArray
+    floor: JaxArray
     squares: JaxArray
+    information: JaxArray
+    contrast: JaxArray
+    offset: JaxArray
 
 
 class _State(NamedTuple):
@@ -57,12 +65,21 @@ class Solutions(NamedTuple):
         y: Coordinates, shape (n_starts, p).
         objective: Value of the objective, shape (n_starts,); infinite where it failed.
         squares: Sum of squares, shape (n_starts,).
+        information: Information of coordinates, contrasts and offsets, over sigma**2 the
+            Fisher information, shape (n_starts, p + k, p + k).
+        floor: Information of the priors on each coordinate, shape (n_starts, p).
+        contrast: Contrast of each angle, shape (n_starts, n_angles).
+        offset: Offset of each angle, shape (n_starts, n_angles).
         converged: Whether the predicted decrease fell below the tolerance.
     """
 
     y: FloatArray
     objective: FloatArray
     squares: FloatArray
+    information: FloatArray
+    floor: FloatArray
+    contrast: FloatArray
+    offset: FloatArray
     converged: np.ndarray
 
     def best(self, count: int) -> Solutions:
@@ -115,14 +132,19 @@ def _differentiate(
     def objective(x: JaxArray) -> tuple[JaxArray, JaxArray]:
         return objective_value(x, prior_weight, data, coordinates, scaling)
 
-    def curvature(x: JaxArray) -> JaxArray:
-        full, _, _ = information_at(x, data, coordinates, scaling)
-        return profiled_information(full, coordinates.size)
+    def information(x: JaxArray) -> tuple[JaxArray, ...]:
+        full, contrast, offset = information_at(x, data, coordinates, scaling)
+        return profiled_information(full, coordinates.size), full, contrast, offset
 
     (value, squares), gradient = jax.vmap(jax.value_and_grad(objective, has_aux=True))(y)
-    information = jax.lax.map(curvature, y) * (n / squares)[:, None, None]
+    reduced, full, contrast, offset = jax.lax.map(information, y)
     of_prior = jax.vmap(lambda x: _prior_curvature(x, coordinates))(y)
-    return _Derivatives(value, gradient, information + prior_weight * of_prior, squares)
+    # Without the prior a trace of its curvature, but not of its gradient, stays: it stops
+    # steps along directions on which the data say nothing.
+    weight = jnp.maximum(prior_weight, _TRACE_OF_PRIOR)
+    curvature = reduced * (n / squares)[:, None, None] + weight * of_prior
+    floor = jnp.diagonal(of_prior, axis1=1, axis2=2)
+    return _Derivatives(value, gradient, curvature, floor, squares, full, contrast, offset)
 
 
 @jax.jit
@@ -152,7 +174,7 @@ def _update(s: _State, trial: JaxArray, predicted: JaxArray, new: _Derivatives) 
     def choose(a: JaxArray, b: JaxArray) -> JaxArray:
         return jnp.where(better.reshape(-1, *[1] * (a.ndim - 1)), a, b)
 
-    diagonal = jnp.diagonal(new.curvature, axis1=1, axis2=2)
+    diagonal = jnp.maximum(jnp.diagonal(new.curvature, axis1=1, axis2=2), new.floor)
     return _State(
         choose(trial, s.y),
         jax.tree.map(choose, new, s.at),
@@ -183,10 +205,9 @@ def solve(
     parts = (jnp.asarray(prior_weight), problem.data, problem.coordinates, problem.scaling)
     y = jnp.asarray(starts)
     first = _differentiate(y, *parts)
-    diagonal = jnp.diagonal(first.curvature, axis1=1, axis2=2)
+    diagonal = jnp.maximum(jnp.diagonal(first.curvature, axis1=1, axis2=2), first.floor)
     ones = jnp.ones(y.shape[0])
-    floor = jnp.where(diagonal > 0, diagonal, 1.0)
-    state = _State(y, first, floor, 1e-2 * ones, 2.0 * ones)
+    state = _State(y, first, jnp.where(diagonal > 0, diagonal, 1.0), 1e-2 * ones, 2.0 * ones)
     usable = np.asarray(jnp.isfinite(first.objective))
     converged = np.zeros(y.shape[0], bool)
     stuck = ~usable
@@ -198,4 +219,6 @@ def solve(
         state = _update(state, trial, predicted, _differentiate(trial, *parts))
         stuck |= np.asarray(state.damping >= _LARGEST_DAMPING)
     objective = np.where(usable, np.asarray(state.at.objective), np.inf)
-    return Solutions(np.asarray(state.y), objective, np.asarray(state.at.squares), converged)
+    at = state.at
+    arrays = (at.squares, at.information, at.floor, at.contrast, at.offset)
+    return Solutions(np.asarray(state.y), objective, *map(np.asarray, arrays), converged)

@@ -1,0 +1,52 @@
+"""Quantities that data inform directly: rates and fraction at reference times."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from heterodyne._typing import ArrayLike, FloatArray, JaxArray
+from heterodyne.core._jax import jax, jnp
+from heterodyne.core.frames import frame_functions
+
+_POSITIONS = (0.1, 0.5, 0.9)
+_CURVES = (("J_ref", "Å²/s"), ("J_sample", "Å²/s"), ("v", "Å/s"), ("s", ""))
+
+
+@dataclass(frozen=True)
+class Derived:
+    """J of both components, v and s at three times of the window.
+
+    Attributes:
+        times: Reference times in s: 10, 50 and 90 % of the fitted frames.
+    """
+
+    times: tuple[float, ...]
+
+    @classmethod
+    def of(cls, t: ArrayLike) -> Derived:
+        """Choose the reference times among the fitted frames, t > 0."""
+        fitted = np.asarray(t, float)
+        fitted = fitted[fitted > 0]
+        index = [round(p * (fitted.size - 1)) for p in _POSITIONS]
+        return cls(tuple(float(fitted[k]) for k in index))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names such as ``J_ref(12.5 s)``."""
+        return tuple(f"{curve}({t:.4g} s)" for curve, _ in _CURVES for t in self.times)
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """Unit of each quantity; empty where it has none."""
+        return tuple(unit for _, unit in _CURVES for _ in self.times)
+
+    def __call__(self, parameters: JaxArray) -> JaxArray:
+        """Evaluate the quantities, shape (12,), from the 14 physics parameters."""
+        f = frame_functions(parameters, jnp.asarray(self.times))
+        return jnp.concatenate([f.transport_reference, f.transport_sample, f.velocity, f.fraction])
+
+    def batch(self, parameters: ArrayLike) -> FloatArray:
+        """Evaluate many draws, shape (n, 14) to (n, 12)."""
+        return np.asarray(jax.jit(jax.vmap(self))(jnp.asarray(parameters)))

@@ -1,0 +1,145 @@
+"""The posterior density in sampling coordinates, for independent errors of equal size.
+
+Coordinates are those of the physics parameters, then contrasts and offsets bent at their
+bounds, then log sigma.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from heterodyne._typing import FloatArray, JaxArray
+from heterodyne.config.parameter_space import ParameterSpace
+from heterodyne.core._jax import jax, jnp
+from heterodyne.core.likelihood import PairData, expand_squares, sums
+from heterodyne.optimization.coordinates.curves import WALL
+from heterodyne.optimization.coordinates.physics import PhysicsCoordinates
+from heterodyne.optimization.coordinates.walls import bend, unbend
+from heterodyne.optimization.prior import LogPrior
+from heterodyne.optimization.scaling import Scaling
+
+# Scale of the half-normal prior of sigma over the noise estimate.
+SIGMA_PRIOR = 1.5
+
+
+class Unknowns(NamedTuple):
+    """One point of the posterior in documented parameters.
+
+    Attributes:
+        parameters: The 14 physics parameters in canonical order, shape (14,).
+        scaling: Contrasts, then offsets, shape (k,).
+        sigma: Standard deviation of the errors, scalar.
+    """
+
+    parameters: JaxArray
+    scaling: JaxArray
+    sigma: JaxArray
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """Map and density of the unknowns; hashable, so that compiled code is shared.
+
+    Attributes:
+        coordinates: Coordinates of the physics parameters.
+        scaling: Contrast and offset.
+    """
+
+    coordinates: PhysicsCoordinates
+    scaling: Scaling
+
+    @property
+    def space(self) -> ParameterSpace:
+        """Bounds and priors."""
+        return self.coordinates.space
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Varying parameters, contrasts, offsets, sigma: one per coordinate."""
+        return (*self.coordinates.names, *self.scaling.names, "sigma")
+
+    @property
+    def size(self) -> int:
+        """Number of unknowns."""
+        return len(self.names)
+
+    @cached_property
+    def _scaling_names(self) -> tuple[str, ...]:
+        return ("contrast",) * self.scaling.contrast.free + ("offset",) * self.scaling.offset.free
+
+    @cached_property
+    def _walls(self) -> tuple[FloatArray, FloatArray, FloatArray]:
+        low, high = (
+            np.array([getattr(self.space[n], end) for n in self._scaling_names])
+            for end in ("min", "max")
+        )
+        return low, high, WALL * (high - low)
+
+    def forward(self, y: JaxArray) -> tuple[Unknowns, JaxArray]:
+        """Map coordinates, shape (size,), to unknowns and log |d unknowns / d y|."""
+        p = self.coordinates.size
+        parameters, log_det = self.coordinates.forward(y[:p])
+        scaling, slopes = bend(y[p:-1], *self._walls)
+        return Unknowns(parameters, scaling, jnp.exp(y[-1])), log_det + slopes.sum() + y[-1]
+
+    def inverse(self, unknowns: Unknowns) -> JaxArray:
+        """Map unknowns inside their bounds to coordinates, shape (size,)."""
+        parts = (
+            self.coordinates.inverse(unknowns.parameters),
+            unbend(unknowns.scaling, *self._walls),
+            jnp.log(unknowns.sigma)[None],
+        )
+        return jnp.concatenate(parts)
+
+    def inside(self, scaling: FloatArray) -> FloatArray:
+        """Move contrasts and offsets off their bounds, by a thousandth of the range."""
+        low, high, _ = self._walls
+        edge = 1e-3 * (high - low)
+        return np.clip(scaling, low + edge, high - edge)
+
+    def log_prior(self, unknowns: Unknowns, noise_scale: JaxArray | float) -> JaxArray:
+        """Return the log density of the documented priors, scalar.
+
+        Args:
+            unknowns: Parameters inside their bounds.
+            noise_scale: Estimate of sigma that scales its half-normal prior.
+        """
+        physics = LogPrior.of(self.space, self.coordinates.names)
+        scales = LogPrior.of(self.space, self._scaling_names)
+        width = SIGMA_PRIOR * noise_scale
+        sigma = -0.5 * (unknowns.sigma / width) ** 2 - jnp.log(width)
+        return (
+            physics(unknowns.parameters[self.coordinates.indices])
+            + scales(unknowns.scaling)
+            + sigma
+            + 0.5 * math.log(2.0 / math.pi)
+        )
+
+    def log_likelihood(self, unknowns: Unknowns, data: PairData) -> JaxArray:
+        """Return the Gaussian log likelihood of all fitted unique pairs, scalar."""
+        contrast, offset = self.scaling.expand(unknowns.scaling)
+        s = sums(unknowns.parameters, data)
+        squares = expand_squares(s, contrast, offset, data).sum()
+        n = data.n_pairs.sum()
+        normal = n * (jnp.log(unknowns.sigma) + 0.5 * math.log(2.0 * math.pi))
+        return -0.5 * squares / unknowns.sigma**2 - normal
+
+    def log_density(self, y: JaxArray, data: PairData, noise_scale: JaxArray | float) -> JaxArray:
+        """Return the log density of the coordinates, up to the evidence."""
+        unknowns, log_det = self.forward(y)
+        prior = self.log_prior(unknowns, noise_scale) + log_det
+        return prior + self.log_likelihood(unknowns, data)
+
+    def prior_curvature(self, y: JaxArray, noise_scale: float) -> JaxArray:
+        """Hessian of minus the log prior density of the coordinates, (size, size)."""
+
+        def minus(x: JaxArray) -> JaxArray:
+            unknowns, log_det = self.forward(x)
+            return -self.log_prior(unknowns, noise_scale) - log_det
+
+        return jax.hessian(minus)(y)
