@@ -12,12 +12,13 @@ if TYPE_CHECKING:
     import jax
 
     JaxArray = jax.Array
+    Numeric = jax.Array | NDArray[Any] | float
 else:
-    JaxArray = Any
+    JaxArray = Numeric = Any
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.int64]
 PathArg = str | PathLike[str]
 
-__all__ = ["ArrayLike", "BoolArray", "FloatArray", "IntArray", "JaxArray", "PathArg"]
+__all__ = ["ArrayLike", "BoolArray", "FloatArray", "IntArray", "JaxArray", "Numeric", "PathArg"]

@@ -7,7 +7,7 @@ doi 10.1073/pnas.2514216122, supporting information.
 
 from __future__ import annotations
 
-from heterodyne._typing import JaxArray
+from heterodyne._typing import JaxArray, Numeric
 from heterodyne.core._jax import jnp
 from heterodyne.core.frames import FrameFunctions, frame_functions, phase_rate
 from heterodyne.core.rates import cumulative_trapezoid
@@ -15,8 +15,8 @@ from heterodyne.core.rates import cumulative_trapezoid
 
 def correlate_pairs(
     functions: FrameFunctions,
-    i: JaxArray,
-    j: JaxArray,
+    i: Numeric,
+    j: Numeric,
     q: JaxArray | float,
     dt: JaxArray | float,
     phi: JaxArray | float,

@@ -37,7 +37,7 @@ class Experiment:
     @property
     def t(self) -> FloatArray:
         """Frame times in s, shape (N,)."""
-        return self.dt * np.arange(1, self.n_frames + 1)
+        return self.dt * np.arange(1.0, self.n_frames + 1.0, dtype=np.float64)
 
     def correlation(self) -> FloatArray:
         """Return G without noise, shape (n_angles, N, N)."""

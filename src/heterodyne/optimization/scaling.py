@@ -168,7 +168,7 @@ class Scaling:
         c, o = self.contrast, self.offset
         parts = (unknowns[: c.free], unknowns[c.free :])
         contrast, offset = (
-            p.spread() @ x if p.free else jnp.asarray(p.low)
+            jnp.asarray(p.spread()) @ x if p.free else jnp.asarray(p.low)
             for p, x in zip((c, o), parts, strict=True)
         )
         return contrast, offset

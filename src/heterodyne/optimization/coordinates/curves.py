@@ -64,7 +64,8 @@ class _Settings(NamedTuple):
     def of(cls, space: ParameterSpace, names: tuple[str, ...]) -> _Settings:
         rows = [space[n] for n in names]
         columns = [[p.min for p in rows], [p.max for p in rows], [p.value for p in rows]]
-        return cls(*map(np.array, columns), np.array([p.vary for p in rows]))
+        low, high, value = map(np.array, columns)
+        return cls(low, high, value, np.array([p.vary for p in rows]))
 
 
 @dataclass(frozen=True)
@@ -157,15 +158,15 @@ class Curves:
         wall_shift = self._wall_shift(shift)
         ends = (self.exponent.low * wall_shift, self.exponent.high * wall_shift)
         at = exponent * wall_shift
-        low = self.prefactor.low + jnp.where(self.sheared, jnp.minimum(*ends), at)
-        high = self.prefactor.high + jnp.where(self.sheared, jnp.maximum(*ends), at)
+        low = jnp.where(self.sheared, jnp.minimum(*ends), at) + self.prefactor.low
+        high = jnp.where(self.sheared, jnp.maximum(*ends), at) + self.prefactor.high
         return low, high
 
     def _level_walls(
         self, lowest: JaxArray, highest: JaxArray
     ) -> tuple[JaxArray, JaxArray, FloatArray]:
         o = self.offset
-        return o.low + jnp.exp(lowest), o.high + jnp.exp(highest), 0.4 * WALL * (o.high - o.low)
+        return jnp.exp(lowest) + o.low, jnp.exp(highest) + o.high, 0.4 * WALL * (o.high - o.low)
 
     def _amplitude_walls(
         self, level: JaxArray, lowest: JaxArray, highest: JaxArray
@@ -190,4 +191,4 @@ class Curves:
         high = jnp.where(flat, e.high, jnp.minimum(e.high, jnp.maximum(*ends)))
         m = jnp.exp(log_m)
         low, high = jnp.where(self.sheared, low, -1.0), jnp.where(self.sheared, high, 1.0)
-        return low * m, high * m, WALL * (e.high - e.low) * m
+        return low * m, high * m, m * (WALL * (e.high - e.low))

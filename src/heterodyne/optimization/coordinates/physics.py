@@ -125,11 +125,12 @@ class PhysicsCoordinates:
             All 14 parameters in canonical order, and the logarithm of
             |d varying parameters / d y|.
         """
-        places = self._placement @ y
+        places = jnp.asarray(self._placement) @ y
         f2, log_det = jnp.asarray(self.space["f2"].value), jnp.zeros(())
         if self.space["f2"].vary and not self._on_ridge:
             f2, log_det = bend(places[_F2], *self._linear("f2"))
-        parts = CurveCoordinates(*(places[rows] for rows in _ROWS))
+        amplitude, exponent, level = (places[rows] for rows in _ROWS)
+        parts = CurveCoordinates(amplitude, exponent, level)
         curve, change = self.curves.forward(parts, self._shift(f2))
         log_det += change
         if self._on_ridge:

@@ -8,13 +8,11 @@ inform them keep their meaning; a wall bends only its own neighbourhood.
 
 from __future__ import annotations
 
-from heterodyne._typing import JaxArray
+from heterodyne._typing import JaxArray, Numeric
 from heterodyne.core._jax import jnp
 
-Scalar = JaxArray | float
 
-
-def bend(y: Scalar, low: Scalar, high: Scalar, width: Scalar) -> tuple[JaxArray, JaxArray]:
+def bend(y: Numeric, low: Numeric, high: Numeric, width: Numeric) -> tuple[JaxArray, JaxArray]:
     """Map y to the open interval (low, high), elementwise.
 
     Args:
@@ -36,7 +34,7 @@ def bend(y: Scalar, low: Scalar, high: Scalar, width: Scalar) -> tuple[JaxArray,
     return x, jnp.log(-jnp.expm1((low - high) / width)) + outside - at_low - at_high
 
 
-def unbend(x: Scalar, low: Scalar, high: Scalar, width: Scalar) -> JaxArray:
+def unbend(x: Numeric, low: Numeric, high: Numeric, width: Numeric) -> JaxArray:
     """Return the y that ``bend`` maps to x; x lies strictly between the walls."""
     above, below = (x - low) / width, (high - x) / width
-    return x + width * (jnp.log(-jnp.expm1(-above)) - jnp.log(-jnp.expm1(-below)))
+    return (jnp.log(-jnp.expm1(-above)) - jnp.log(-jnp.expm1(-below))) * width + x

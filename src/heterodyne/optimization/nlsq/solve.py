@@ -220,5 +220,13 @@ def solve(
         stuck |= np.asarray(state.damping >= _LARGEST_DAMPING)
     objective = np.where(usable, np.asarray(state.at.objective), np.inf)
     at = state.at
-    arrays = (at.squares, at.information, at.floor, at.contrast, at.offset)
-    return Solutions(np.asarray(state.y), objective, *map(np.asarray, arrays), converged)
+    return Solutions(
+        y=np.asarray(state.y),
+        objective=objective,
+        squares=np.asarray(at.squares),
+        information=np.asarray(at.information),
+        floor=np.asarray(at.floor),
+        contrast=np.asarray(at.contrast),
+        offset=np.asarray(at.offset),
+        converged=converged,
+    )
