@@ -4,7 +4,7 @@ import sys
 import pytest
 
 CODE = "import sys, {module}; print(*(m for m in {names} if m in sys.modules))"
-HEAVY = ["jax", "numpyro", "matplotlib", "arviz", "arviz_base", "arviz_stats", "scipy"]
+HEAVY = ["numpy", "jax", "numpyro", "matplotlib", "arviz", "arviz_base", "arviz_stats", "scipy"]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from heterodyne.config._fields import allowed
 @cache
 def sections_of(cls: type) -> dict[str, Section]:
     """Section of every public field of a dataclass, in the order of its signature."""
-    hints = get_type_hints(cls, include_extras=True)
+    hints = _hints(cls)
     return {
         f.name: next(item for item in get_args(hints[f.name]) if isinstance(item, Section))
         for f in fields(cls)
@@ -25,8 +25,13 @@ def sections_of(cls: type) -> dict[str, Section]:
 
 def definitions_of(cls: type) -> dict[str, Any]:
     """Annotation and default of every public field, as ``create_model`` takes them."""
-    hints = get_type_hints(cls, include_extras=True)
+    hints = _hints(cls)
     return {f.name: (hints[f.name], f.default) for f in fields(cls) if f.name in sections_of(cls)}
+
+
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    return get_type_hints(cls, include_extras=True)
 
 
 def field_problems(config: Any) -> list[str]:

@@ -41,7 +41,9 @@ class RunSection(BaseModel):
     An empty section is one without entries, and 1e3 is an integer where one is needed.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True
+    )
 
     @field_validator("*", mode="before")
     @classmethod
@@ -284,8 +286,9 @@ class NlsqSettings(RunSection):
     n_starts: Annotated[int, described("Number of start points", ge=1)] = 16
     max_iterations: Annotated[int, described("Largest number of steps of a start", ge=1)] = 200
     tolerance: Annotated[
-        float, described("Relative decrease of the sum of squares that ends a fit", gt=0, lt=1)
-    ] = 1e-8
+        float,
+        described("Predicted decrease of chi-square below which a fit has converged", gt=0, lt=1),
+    ] = 1e-4
     seed: Annotated[int, described("Seed of the start points", ge=0, le=2**32 - 1)] = 0
 
 
