@@ -1,0 +1,279 @@
+"""Intervals of a fit for independent errors, corrected for speckle noise.
+
+The likelihood of independent errors has the right centre but, on speckles, far too small
+a spread. Its covariance H^-1 is replaced by H^-1 J H^-1, where J is the covariance that
+speckle noise gives the score: the curvature adjustment of a composite likelihood (Ribatet,
+Cooley and Davison, Statistica Sinica 22, 813, 2012).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from scipy.linalg import solve_triangular
+
+from heterodyne._events import EventSink, Progress, ignore_events
+from heterodyne._typing import ArrayLike, FloatArray, JaxArray
+from heterodyne.core._jax import jax, jnp
+from heterodyne.core.correlation import correlation_matrix
+from heterodyne.core.information import gram
+from heterodyne.core.likelihood import PairData
+from heterodyne.core.speckle import (
+    correlation_slope,
+    fitted_pairs,
+    number_of_products,
+    speckle_covariance,
+    trace_products,
+)
+from heterodyne.core.speckle_moments import (
+    ResidualMoments,
+    neighbour_correlation,
+    shot_noise,
+)
+from heterodyne.optimization.coordinates.physics import PhysicsCoordinates
+from heterodyne.optimization.posterior import Posterior
+from heterodyne.optimization.problem import Problem
+
+# Standard errors above zero at which neighbours are no longer taken as independent.
+SIGNIFICANCE = 5.0
+# Frames from which the products take long enough to be reported one by one.
+_LARGE = 1000
+
+
+@dataclass(frozen=True)
+class SpeckleNoise:
+    """What the residuals of a fit say about the noise.
+
+    Attributes:
+        effective_speckles: Number of independent speckles P of each angle.
+        shot_noise: What shot noise adds to the variance of the normalised intensity of a
+            frame, for each angle; 1 / (mean photons per pixel) for a perfect detector.
+        neighbour_correlation: Correlation of the residuals of pairs (i, j), (i + 1, j), all
+            angles; independent errors have 0.
+        likely: Whether that exceeds what independent errors would show.
+    """
+
+    effective_speckles: tuple[float, ...]
+    shot_noise: tuple[float, ...]
+    neighbour_correlation: float
+    likely: bool
+
+
+@dataclass(frozen=True)
+class Correction:
+    """How draws are stretched about their mean.
+
+    Attributes:
+        matrix: Linear map of deviations from the mean, shape (size, size).
+        covariance: Corrected covariance of the coordinates, for a posterior that is
+            normal, shape (size, size); log sigma keeps its own.
+    """
+
+    matrix: FloatArray
+    covariance: FloatArray
+
+    def apply(self, draws: ArrayLike) -> FloatArray:
+        """Stretch draws about their mean.
+
+        Args:
+            draws: Sampling coordinates, shape (n, size).
+        """
+        draws = np.asarray(draws, float)
+        mean = draws.mean(axis=0)
+        return mean + (draws - mean) @ self.matrix.T
+
+
+@partial(jax.jit, static_argnames="coordinates")
+def _correlation(
+    y: JaxArray, data: PairData, phi: JaxArray, coordinates: PhysicsCoordinates
+) -> JaxArray:
+    return correlation_matrix(coordinates.forward(y)[0], data.t, data.q, data.dt, phi)
+
+
+@partial(jax.jit, static_argnames="coordinates")
+def _slope(
+    y: JaxArray,
+    direction: JaxArray,
+    data: PairData,
+    phi: JaxArray,
+    coordinates: PhysicsCoordinates,
+) -> JaxArray:
+    return correlation_slope(lambda x: coordinates.forward(x)[0], y, direction, data, phi)
+
+
+@partial(jax.jit, static_argnames="coordinates")
+def _gram(y: JaxArray, data: PairData, coordinates: PhysicsCoordinates) -> JaxArray:
+    return gram(lambda x: coordinates.forward(x)[0], y, data)
+
+
+def speckle_noise(
+    problem: Problem,
+    y: ArrayLike,
+    contrast: ArrayLike,
+    offset: ArrayLike,
+    c2: ArrayLike,
+    *,
+    diagonal_is_raw: bool | None = None,
+    effective_speckles: float | None = None,
+) -> SpeckleNoise:
+    """Estimate speckles and shot noise from the residuals of a fit.
+
+    Args:
+        problem: What was fitted.
+        y: Coordinates of the physics parameters of the fit, shape (p,).
+        contrast: Contrast of each angle, shape (n_angles,).
+        offset: Offset of each angle, shape (n_angles,).
+        c2: Measured correlation, shape (n_angles, N, N).
+        diagonal_is_raw: Whether the diagonal of c2 is measured and so shows the shot noise.
+        effective_speckles: Number of speckles of each angle where it is known.
+    """
+    data, y = problem.data, jnp.asarray(y)
+    c2, contrast, offset = (np.asarray(x, float) for x in (c2, contrast, offset))
+    frames, weights = fitted_pairs(data)
+    cut = np.ix_(frames, frames)
+    moments, on_diagonal = [], []
+    for k in range(data.n_angles):
+        g = np.asarray(_correlation(y, data, data.phi[k], problem.coordinates))[cut]
+        residuals = c2[k][cut] - offset[k] - contrast[k] * g
+        moments.append(ResidualMoments.of(residuals, g, float(contrast[k]), weights[k] > 0))
+        on_diagonal.append(_excess(np.diagonal(residuals)))
+    correlation, error = neighbour_correlation(moments)
+    if diagonal_is_raw and np.isfinite(on_diagonal).all():
+        levels = on_diagonal
+    else:
+        levels = [shot_noise(moments)] * data.n_angles
+    given = [effective_speckles] * data.n_angles
+    speckles = [
+        m.effective_speckles(v) if p is None else float(p)
+        for m, v, p in zip(moments, levels, given, strict=True)
+    ]
+    likely = correlation > SIGNIFICANCE * error
+    return SpeckleNoise(tuple(speckles), tuple(levels), correlation, bool(likely))
+
+
+def _excess(diagonal: FloatArray) -> float:
+    """Median of a measured diagonal above the model, at least 0; NaN where there is none."""
+    known = diagonal[np.isfinite(diagonal)]
+    return max(0.0, float(np.median(known))) if known.size else float("nan")
+
+
+def score_covariance(
+    problem: Problem,
+    y: ArrayLike,
+    contrast: ArrayLike,
+    noise: SpeckleNoise,
+    on_event: EventSink = ignore_events,
+) -> FloatArray:
+    """Return the covariance V that speckle noise gives the score times sigma**2.
+
+    With F of ``problem.information``, the least-squares estimate has the covariance
+    F^-1 V F^-1, where independent errors give sigma**2 F^-1.
+
+    Args:
+        problem: What is fitted.
+        y: Coordinates of the physics parameters, shape (p,).
+        contrast: Contrast of each angle, shape (n_angles,).
+        noise: Speckles and shot noise.
+        on_event: Receives the progress for many frames.
+
+    Returns:
+        Matrix for coordinates, contrasts, offsets, shape (p + k, p + k).
+    """
+    data, y = problem.data, jnp.asarray(y)
+    contrast = np.asarray(contrast, float)
+    frames, weights = fitted_pairs(data)
+    cut = np.ix_(frames, frames)
+    p = problem.coordinates.size
+    per_angle = number_of_products(p + 2, frames.size)
+    done, total = 0, per_angle * data.n_angles
+    traces = []
+    for k, phi in enumerate(data.phi):
+        g = np.asarray(_correlation(y, data, phi, problem.coordinates))[cut]
+
+        def function_of(a: int, k: int = k, phi: JaxArray = phi, g: FloatArray = g) -> FloatArray:
+            nonlocal done
+            if frames.size >= _LARGE:
+                on_event(Progress("speckle noise", done, total))
+            done += 1
+            if a == p + 1:
+                return weights[k]
+            if a == p:
+                return weights[k] * g
+            direction = jnp.zeros(p).at[a].set(1.0)
+            slope = np.asarray(_slope(y, direction, data, phi, problem.coordinates))
+            return weights[k] * slope[cut]
+
+        sigma = speckle_covariance(g, float(contrast[k]), noise.shot_noise[k])
+        traces.append(trace_products(function_of, p + 2, sigma) / noise.effective_speckles[k])
+    if frames.size >= _LARGE:
+        on_event(Progress("speckle noise", total, total))
+    products = jnp.asarray(np.stack(traces))
+    return np.asarray(problem.scaling.information(products, jnp.asarray(contrast)))
+
+
+def correction(
+    posterior: Posterior,
+    y: ArrayLike,
+    data: PairData,
+    noise: SpeckleNoise,
+    sigma: float,
+    on_event: EventSink = ignore_events,
+) -> Correction:
+    """Return the map from draws for independent errors to draws for speckle noise.
+
+    Args:
+        posterior: Coordinates, scaling and priors.
+        y: Centre of the draws in sampling coordinates, shape (size,).
+        data: Measured pairs.
+        noise: Speckles and shot noise.
+        sigma: Standard deviation of the errors of the plain likelihood.
+        on_event: Receives the progress for many frames.
+    """
+    y = jnp.asarray(y)
+    p = posterior.coordinates.size
+    problem = Problem(data, posterior.coordinates, posterior.scaling)
+    contrast, _ = posterior.scaling.expand(posterior.forward(y)[0].scaling)
+    fisher = posterior.scaling.information(_gram(y[:p], data, posterior.coordinates), contrast)
+    variance = score_covariance(problem, y[:p], np.asarray(contrast), noise, on_event)
+    slopes = np.diagonal(np.asarray(jax.jacfwd(lambda x: posterior.forward(x)[0].scaling)(y)), p)
+    to_unknowns = np.concatenate([np.ones(p), slopes])
+    outer = to_unknowns[:, None] * to_unknowns
+    # The prior of sigma is independent of the others, so its scale has no effect here.
+    prior = np.asarray(posterior.prior_curvature(y, sigma))[:-1, :-1]
+    matrix, covariance = np.eye(posterior.size), np.eye(posterior.size)
+    matrix[:-1, :-1], covariance[:-1, :-1] = stretch(
+        np.asarray(fisher) * outer / sigma**2, variance * outer / sigma**4, prior
+    )
+    covariance[-1, -1] = 0.5 / problem.n_pairs
+    return Correction(matrix, covariance)
+
+
+def stretch(
+    information: FloatArray, variance: FloatArray, prior: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return the map that takes the covariance H^-1 to H^-1 J H^-1, never to less.
+
+    Args:
+        information: Fisher information for independent errors, shape (n, n).
+        variance: Covariance of the score, shape (n, n).
+        prior: Curvature of minus the log prior density; its positive semidefinite part
+            counts, in H = information + prior and in J = variance + prior.
+
+    Returns:
+        The map and the covariance that it leads to, shape (n, n) each.
+    """
+    n = len(information)
+    scale = 1.0 / np.sqrt(np.maximum(np.diagonal(information) + np.abs(np.diagonal(prior)), 1e-300))
+    outer = scale[:, None] * scale
+    values, vectors = np.linalg.eigh(prior * outer)
+    prior_part = (vectors * np.maximum(values, 0.0)) @ vectors.T
+    # A trace of curvature keeps directions that neither data nor prior inform finite.
+    lower = np.linalg.cholesky(information * outer + prior_part + 1e-12 * np.eye(n))
+    half = solve_triangular(lower, variance * outer + prior_part, lower=True)
+    score = solve_triangular(lower, half.T, lower=True)
+    values, vectors = np.linalg.eigh(0.5 * (score + score.T))
+    growth = np.sqrt(np.maximum(values, 1.0))
+    back = solve_triangular(lower.T, vectors * growth)
+    return (back @ vectors.T @ lower.T) * scale[:, None] / scale, back @ back.T * outer
