@@ -14,6 +14,11 @@ _POSITIONS = (0.1, 0.5, 0.9)
 _CURVES = (("J_ref", "Å²/s"), ("J_sample", "Å²/s"), ("v", "Å/s"), ("s", ""))
 
 
+def unit_of(name: str) -> str:
+    """Unit of a quantity by its name, such as ``J_ref(12.5 s)``; empty where it has none."""
+    return dict(_CURVES)[name.partition("(")[0]]
+
+
 @dataclass(frozen=True)
 class Derived:
     """J of both components, v and s at three times of the window.

@@ -1,0 +1,198 @@
+"""The folder of a run: what is in it, and which data and settings it belongs to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import heterodyne
+from heterodyne._errors import ConfigError
+from heterodyne.io import files
+
+if TYPE_CHECKING:
+    from heterodyne._typing import ArrayLike, PathArg
+
+MANIFEST = "manifest.json"
+CONFIG = "config.json"
+DATA = "data.json"
+FIT = "fit.json"
+SUMMARY = "summary.json"
+MAPS = "maps.npz"
+CURVES = "curves.npz"
+POSTERIOR = "posterior.nc"
+REPORT = "report.html"
+RESULTS = (CONFIG, DATA, FIT, SUMMARY, MAPS, CURVES, POSTERIOR, REPORT)
+"""Files that a run may leave beside its manifest."""
+
+_PACKAGES = ("arviz-base", "arviz-stats", "h5py", "jax", "jaxlib", "numpy", "numpyro", "scipy")
+_PLACES = (("experimental_data", "file_path"), ("output",))
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A folder with the files of one run.
+
+    Attributes:
+        path: The folder.
+    """
+
+    path: Path
+
+    @classmethod
+    def create(
+        cls, path: PathArg, manifest: Mapping[str, Any], *, force: bool = False
+    ) -> RunFolder:
+        """Make the folder of a run, or take the one of the same data and settings.
+
+        Args:
+            path: The folder.
+            manifest: From ``make_manifest``; it is written.
+            force: Whether the results of another run may be removed.
+
+        Raises:
+            ConfigError: The folder belongs to other data or settings, or cannot be written.
+        """
+        folder = cls(Path(path))
+        try:
+            folder.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"the folder cannot be made ({error.strerror})",
+                where=path,
+                remedy="Choose another folder with --set output.directory=...",
+            ) from None
+        if folder.file(MANIFEST).exists() and force:
+            folder.clear()
+        elif folder.file(MANIFEST).exists():
+            folder.check(manifest)
+        folder.write_json(MANIFEST, manifest)
+        return folder
+
+    @classmethod
+    def open(cls, path: PathArg) -> RunFolder:
+        """Take an existing folder of a run.
+
+        Raises:
+            ConfigError: It is none.
+        """
+        folder = cls(Path(path))
+        if not folder.file(MANIFEST).is_file():
+            raise ConfigError(
+                f"there is no {MANIFEST}, so this is no run folder" if folder.path.is_dir()
+                else "there is no such folder",
+                where=path,
+                remedy="Give the output.directory of a run that 'heterodyne sample' has finished",
+            )  # fmt: skip
+        return folder
+
+    def file(self, name: str) -> Path:
+        """Path of a file of the folder."""
+        return self.path / name
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What made the folder.
+
+        Raises:
+            ConfigError: The manifest cannot be read.
+        """
+        return self.read_json(MANIFEST)
+
+    def check(self, manifest: Mapping[str, Any]) -> None:
+        """Refuse a folder that belongs to another run.
+
+        Raises:
+            ConfigError: Its manifest names other data or other settings.
+        """
+        known = self.manifest
+        if _sha256(known) != _sha256(manifest):
+            seen = f"it holds results of other data ({_source(known)}, not {_source(manifest)})"
+        elif known.get("config_sha256") != manifest.get("config_sha256"):
+            seen = "it holds results of other settings of the run file"
+        else:
+            return
+        raise ConfigError(
+            seen,
+            where=self.path,
+            remedy="Choose another folder with --set output.directory=..., or replace the "
+            "results with --force",
+        )
+
+    def clear(self) -> None:
+        """Remove the files of a run and its manifest; others stay."""
+        for name in (*RESULTS, MANIFEST):
+            self.file(name).unlink(missing_ok=True)
+
+    def write_json(self, name: str, value: object) -> Path:
+        """Write a JSON document of the folder at once."""
+        return files.write_json(self.file(name), value)
+
+    def read_json(self, name: str) -> Any:
+        """Read a JSON document of the folder.
+
+        Raises:
+            ConfigError: It is missing or no JSON.
+        """
+        return files.read_json(self.file(name))
+
+    def write_npz(self, name: str, arrays: Mapping[str, ArrayLike]) -> Path:
+        """Write arrays into the folder at once."""
+        return files.write_npz(self.file(name), arrays)
+
+
+def make_manifest(
+    config: Mapping[str, Any], data: Mapping[str, Any], *, command: Sequence[str], seed: int
+) -> dict[str, Any]:
+    """Say what a run is made of.
+
+    Args:
+        config: Resolved run file.
+        data: ``path``, ``sha256``, ``layout`` and ``details`` of the data file.
+        command: The command line.
+        seed: Seed of the draws.
+    """
+    return {
+        "heterodyne": heterodyne.__version__,
+        "python": platform.python_version(),
+        "versions": {name: found for name in _PACKAGES if (found := _version(name))},
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": list(command),
+        "seed": seed,
+        "config_sha256": config_sha256(config),
+        "data": {key: data[key] for key in ("path", "sha256", "layout", "details")},
+    }
+
+
+def config_sha256(config: Mapping[str, Any]) -> str:
+    """Digest of the settings that act on results; where files lie does not count."""
+    settings = dict(config)
+    for first, *rest in _PLACES:
+        inner = dict(settings.pop(first, None) or {})
+        for key in rest:
+            inner.pop(key, None)
+        if rest:
+            settings[first] = inner
+    text = json.dumps(settings, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _sha256(manifest: Mapping[str, Any]) -> object:
+    return (manifest.get("data") or {}).get("sha256")
+
+
+def _source(manifest: Mapping[str, Any]) -> object:
+    return (manifest.get("data") or {}).get("path")

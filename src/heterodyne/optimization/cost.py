@@ -1,0 +1,84 @@
+"""How much memory and time a run takes, before it starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Measured costs on one core.
+
+    Attributes:
+        compile_s: Compilation of fit and sampler, in s.
+        search_s: Search of the fit whatever the data, in s.
+        search_s_per_pair: Search of the fit for each pair, in s.
+        gradient_s: One gradient of the posterior whatever the data, in s.
+        gradient_s_per_pair: One gradient of the posterior for each pair, in s.
+        gradients_per_draw: Gradients that one draw takes.
+    """
+
+    compile_s: float = 15.0
+    search_s: float = 8.0
+    search_s_per_pair: float = 2e-4
+    gradient_s: float = 1.5e-3
+    gradient_s_per_pair: float = 6e-9
+    gradients_per_draw: float = 30.0
+
+
+RATES = Rates()
+
+_BYTES = 8
+_READER_COPIES = 3
+_BASE_BYTES = 400 * 2**20
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Prediction for one run.
+
+    Attributes:
+        n_pairs: Unique pairs of all angles.
+        memory_bytes: Peak memory of the process.
+        fit_s: Time of the least-squares fit, compilation included.
+        sampling_s: Time of the draws.
+    """
+
+    n_pairs: int
+    memory_bytes: float
+    fit_s: float
+    sampling_s: float
+
+
+def predict(
+    n_frames: int,
+    n_angles: int,
+    n_parameters: int,
+    n_draws: int = 0,
+    *,
+    weighted: bool = False,
+    rates: Rates = RATES,
+) -> Cost:
+    """Predict memory and time.
+
+    Args:
+        n_frames: Number of frames of the window, N.
+        n_angles: Number of matrices.
+        n_parameters: Number of varying physics parameters; the search takes longer the
+            more there are.
+        n_draws: Draws of all chains, warm-up included; 0 for a fit alone.
+        weighted: Whether every pair has a weight of its own.
+        rates: Costs of the machine.
+    """
+    pairs = n_angles * n_frames * (n_frames - 1) // 2
+    blocks = n_angles * n_frames**2 / 2 * _BYTES * (2 if weighted else 1)
+    reading = n_angles * n_frames**2 * _BYTES * _READER_COPIES
+    share = n_parameters / 14
+    search = share * (rates.search_s + rates.search_s_per_pair * pairs)
+    gradient = rates.gradient_s + rates.gradient_s_per_pair * pairs
+    return Cost(
+        n_pairs=pairs,
+        memory_bytes=_BASE_BYTES + blocks + reading,
+        fit_s=rates.compile_s + search,
+        sampling_s=n_draws * rates.gradients_per_draw * gradient,
+    )
