@@ -1,0 +1,159 @@
+"""How pictures look: fonts, colours, sizes, and their export to bytes.
+
+Figures are made without pyplot, so drawing leaves no state behind.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Final, ParamSpec, TypeVar
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import MaxNLocator
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+WIDTH: Final = 9.6
+"""Width of a figure that fills a page, in inches."""
+
+MAP: Final = "viridis"
+"""Perceptually uniform map for correlations."""
+
+DIVERGING: Final = "RdBu_r"
+"""Map for residuals, white at 0."""
+
+# Okabe and Ito's palette, told apart with every common form of colour blindness.
+CYCLE: Final = (
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#CC79A7",
+    "#56B4E9",
+    "#D55E00",
+    "#8C7A00",
+    "#5A5A5A",
+)
+
+INK: Final = "#22272e"
+MUTED: Final = "#6b7480"
+RULE: Final = "#c9ced6"
+PRIOR: Final = "#9aa3af"
+PLAIN: Final = "#0072B2"
+CORRECTED: Final = "#D55E00"
+MEASURED: Final = "#3d4550"
+MODEL: Final = "#D55E00"
+TRUTH: Final = "#000000"
+
+_RC: Final[dict[str, Any]] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 8.5,
+    "mathtext.fontset": "dejavusans",
+    "text.color": INK,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.labelsize": 8.5,
+    "axes.titlesize": 9,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.formatter.limits": (-4, 5),
+    "axes.formatter.use_mathtext": True,
+    "axes.unicode_minus": True,
+    "figure.titlesize": 10,
+    "figure.titleweight": "bold",
+    "figure.facecolor": "white",
+    "grid.color": "#e6e9ed",
+    "grid.linewidth": 0.6,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "legend.handlelength": 1.6,
+    "lines.linewidth": 1.4,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.labelsize": 7.5,
+    "ytick.labelsize": 7.5,
+    "savefig.facecolor": "white",
+    "svg.fonttype": "path",
+    "svg.hashsalt": "heterodyne",
+}
+
+
+def styled(draw: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Run a drawing function under the style, and leave matplotlib's settings alone."""
+
+    @wraps(draw)
+    def wrapper(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        with mpl.rc_context(_RC):
+            return draw(*args, **kwargs)
+
+    return wrapper
+
+
+def new_figure(width: float, height: float, title: str | None = None) -> Figure:
+    """Return an empty figure with its own canvas.
+
+    Args:
+        width: Width in inches.
+        height: Height in inches.
+        title: Title of the whole figure.
+    """
+    layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06)
+    figure = Figure(figsize=(width, height), layout=layout)
+    FigureCanvasAgg(figure)
+    if title:
+        figure.suptitle(literal(title), x=0.01, ha="left")
+    return figure
+
+
+def literal(text: str) -> str:
+    """Keep dollar signs of a text from being read as mathematics."""
+    return text.replace("$", r"\$")
+
+
+def with_unit(name: str, unit: str) -> str:
+    """Axis label such as ``v (Å/s)``, with exponents raised."""
+    if not unit:
+        return literal(name)
+    base, caret, power = literal(unit).partition("^(")
+    if caret and power.endswith(")"):
+        for word in ("alpha", "beta"):
+            power = power.replace(word, rf"\{word}")
+        return f"{literal(name)} ({base}$^{{{power[:-1]}}}$)"
+    return f"{literal(name)} ({literal(unit)})"
+
+
+def few_ticks(axes: Axes, x: int | None = 4, y: int | None = 4) -> None:
+    """Limit the number of ticks on linear axes; None leaves an axis as it is."""
+    if x is not None:
+        axes.xaxis.set_major_locator(MaxNLocator(x))
+    if y is not None:
+        axes.yaxis.set_major_locator(MaxNLocator(y))
+
+
+def png(figure: Figure, scale: float = 2.0) -> bytes:
+    """Return a PNG with ``scale`` pixels per CSS pixel of 1/96 inch."""
+    return _saved(figure, format="png", dpi=96.0 * scale)
+
+
+def svg(figure: Figure) -> bytes:
+    """Return an SVG document; the same figure gives the same bytes."""
+    return _saved(figure, format="svg", metadata={"Date": None, "Creator": None})
+
+
+@styled
+def _saved(figure: Figure, **options: Any) -> bytes:
+    stream = io.BytesIO()
+    figure.savefig(stream, **options)
+    return stream.getvalue()
