@@ -10,6 +10,7 @@ import numpy as np
 from heterodyne._errors import ConfigError
 from heterodyne._events import EventSink, Progress, ignore_events
 from heterodyne._typing import ArrayLike, FloatArray
+from heterodyne.config.parameter_names import PHYSICS_PARAM_NAMES
 from heterodyne.core._jax import jnp
 from heterodyne.core.correlation import correlation_matrix
 from heterodyne.core.frames import frame_functions, phase_rate
@@ -172,3 +173,21 @@ def _field(decay: FloatArray, n_pixels: int, rng: np.random.Generator) -> np.nda
         noise = rng.normal(size=n_pixels) + 1j * rng.normal(size=n_pixels)
         field[:, k + 1] = keep[k] * field[:, k] + fresh[k] * noise
     return field
+
+
+def creep_flow(n_frames: int = 300, phi: Sequence[float] = (0.0, 45.0, 90.0)) -> Experiment:
+    """A creeping specimen whose correlations decay over 10 to 100 frames.
+
+    Args:
+        n_frames: Number of frames, 0.1 s apart.
+        phi: Detector angles in degrees.
+    """
+    values = {
+        "D0_ref": 4e3, "alpha_ref": 0.2, "D_offset_ref": 200.0,
+        "D0_sample": 1.5e4, "alpha_sample": -0.25, "D_offset_sample": -500.0,
+        "v0": 1e3, "beta": -0.4, "v_offset": 20.0,
+        "f0": 0.4, "f1": -0.08, "f2": 1.0, "f3": 0.25,
+        "phi0": -2.0,
+    }  # fmt: skip
+    parameters = np.array([values[name] for name in PHYSICS_PARAM_NAMES])
+    return Experiment(parameters, n_frames, dt=0.1, q=0.0054, phi=tuple(phi))

@@ -68,10 +68,8 @@ class RunFolder:
                 where=path,
                 remedy="Choose another folder with --set output.directory=...",
             ) from None
-        if folder.file(MANIFEST).exists() and force:
-            folder.clear()
-        elif folder.file(MANIFEST).exists():
-            folder.check(manifest)
+        if folder.file(MANIFEST).exists():
+            folder._make_room(manifest, force)
         folder.write_json(MANIFEST, manifest)
         return folder
 
@@ -124,6 +122,14 @@ class RunFolder:
             remedy="Choose another folder with --set output.directory=..., or replace the "
             "results with --force",
         )
+
+    def _make_room(self, manifest: Mapping[str, Any], force: bool) -> None:
+        try:
+            self.check(manifest)
+        except ConfigError:
+            if not force:
+                raise
+            self.clear()
 
     def clear(self) -> None:
         """Remove the files of a run and its manifest; others stay."""

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from heterodyne._errors import ConfigError
+
+if TYPE_CHECKING:
+    from heterodyne.config.schema import NlsqSettings
 
 
 @dataclass(frozen=True)
@@ -36,3 +40,13 @@ class NLSQConfig:
                 )
         if not self.tolerance > 0:
             raise ConfigError(f"tolerance = {self.tolerance:g}", where="NLSQConfig", allowed="> 0")
+
+    @classmethod
+    def of(cls, settings: NlsqSettings) -> NLSQConfig:
+        """Take the settings of a run file."""
+        return cls(
+            n_starts=settings.n_starts,
+            max_iterations=settings.max_iterations,
+            tolerance=settings.tolerance,
+            seed=settings.seed,
+        )

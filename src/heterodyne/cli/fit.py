@@ -1,0 +1,95 @@
+"""``heterodyne fit``: least squares, without draws."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from heterodyne.cli import _output, _run
+from heterodyne.cli._options import Force, Json, Quiet, RunFile, Settings
+from heterodyne.cli._progress import progress
+
+if TYPE_CHECKING:
+    from heterodyne._events import EventSink
+    from heterodyne.config.schema import RunConfig
+    from heterodyne.data import TwoTimeData
+
+_NOT_CONVERGED = 3
+
+
+def command(
+    run: RunFile,
+    settings: Settings = None,
+    force: Force = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Fit by least squares.
+
+    Prints the values and writes them into the run folder.
+    """
+    from heterodyne.data.run_data import read_run_data
+    from heterodyne.io.run_folder import FIT
+
+    config = _run.load(run, settings)
+    data = read_run_data(config)
+    folder = _run.open_folder(config, data, force=force)
+    with progress(quiet) as on_event:
+        record = _fit(config, data, on_event)
+    folder.write_json(FIT, record)
+    if as_json:
+        _output.say_json({"folder": folder.path} | record)
+    else:
+        _describe(record)
+        _output.say(f"\nResults: {folder.path}")
+    if not record["success"]:
+        raise typer.Exit(_NOT_CONVERGED)
+
+
+def _fit(config: RunConfig, data: TwoTimeData, on_event: EventSink) -> dict[str, Any]:
+    from heterodyne.optimization.bind import bind
+    from heterodyne.optimization.nlsq.config import NLSQConfig
+    from heterodyne.optimization.nlsq.core import fit_problem
+    from heterodyne.optimization.nlsq.record import fit_record
+
+    problem = bind(data, config.parameter_space(), config.cmc_config().per_angle_mode)
+    fit = fit_problem(problem, NLSQConfig.of(config.optimization.nlsq), on_event)
+    return fit_record(fit.result)
+
+
+def _describe(record: Mapping[str, Any]) -> None:
+    _output.say(f"The fit {record['message']}.\n")
+    for title, entries in (("parameter", record["parameters"]), ("derived", record["derived"])):
+        if entries:
+            _output.say(f"{_values(title, entries)}\n")
+    if record["fixed"]:
+        fixed = ", ".join(f"{name} = {value:g}" for name, value in record["fixed"].items())
+        _output.say(_output.pairs([("fixed", fixed)]))
+    _output.say(_output.pairs(_quality(record)))
+    found = record["identifiability"]
+    if found is not None and found["sentences"]:
+        _output.say("\nWhat the data inform:")
+        for sentence in found["sentences"]:
+            _output.say(_output.wrapped(sentence, "  "))
+
+
+def _values(title: str, entries: list[Mapping[str, Any]]) -> str:
+    rows = []
+    for one in entries:
+        value, error = _output.measured(one["value"], one["error"])
+        rows.append((one["name"], value, "±", error, one["unit"] or "–"))
+    return _output.table((title, "value", "", "error", "unit"), rows, left=(0, 4))
+
+
+def _quality(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    entries = [
+        ("unique pairs", f"{record['n_pairs']:,}"),
+        ("residual", f"{_output.number(record['sigma'])} (root mean square)"),
+        ("reduced chi²", _output.number(record["reduced_chi_square"], 3)),
+    ]
+    if record["modes"]:
+        others = ", ".join(_output.number(x, 3) for x in record["modes"][:5])
+        entries.append(("other minima", f"chi² higher by {others}"))
+    return entries

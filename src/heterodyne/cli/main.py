@@ -1,0 +1,109 @@
+"""The command ``heterodyne``: its verbs in the order of the work, and its exit codes."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Sequence
+from io import TextIOWrapper
+from typing import Annotated, cast
+
+import typer
+
+import heterodyne
+from heterodyne._errors import HeterodyneError
+from heterodyne.cli import check, fit, init, inspect, report, sample, simulate
+from heterodyne.cli._output import talk
+
+INTERRUPTED = 130
+USAGE = 1
+
+_UsageError = cast("type[Exception]", typer.BadParameter.__mro__[1])
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 done, 1 usage or run file, 2 data, 3 done but not converged, "
+    "130 interrupted.",
+)
+for _verb in (simulate, inspect, init, check, fit, sample, report):
+    app.command(_verb.__name__.rpartition(".")[2])(_verb.command)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        sys.stdout.write(f"heterodyne {heterodyne.__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _start(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and stop."
+        ),
+    ] = False,
+) -> None:
+    """Posteriors of heterodyne XPCS parameters from two-time correlation files."""
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        args: Arguments after the name of the program; those of the process by default.
+
+    Returns:
+        The exit code: 0 done, 1 usage or run file, 2 data, 3 done but not converged,
+        130 interrupted.
+    """
+    _survive_narrow_encodings()
+    before = _interrupt_on_termination()
+    try:
+        code = app(args=args, prog_name="heterodyne", standalone_mode=False)
+    except HeterodyneError as error:
+        talk("\n".join(f"heterodyne: {line}" for line in str(error).splitlines()))
+        return error.exit_code
+    except _UsageError as error:
+        return _explain_usage(error)
+    except (KeyboardInterrupt, typer.Abort):
+        talk("heterodyne: interrupted.")
+        return INTERRUPTED
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+    return code if isinstance(code, int) else 0
+
+
+def _survive_narrow_encodings() -> None:
+    """Let a terminal without Å or ± show something else instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def _interrupt_on_termination() -> signal._HANDLER:
+    """Let a scheduler's SIGTERM do what Ctrl-C does; returns the handler it replaces."""
+    try:
+        return signal.signal(signal.SIGTERM, signal.default_int_handler)
+    except ValueError:  # not in the main thread
+        return None
+
+
+def _explain_usage(error: Exception) -> int:
+    context = getattr(error, "ctx", None)
+    name = context.command_path if context is not None else "heterodyne"
+    text = " ".join(getattr(error, "format_message", lambda: str(error))().split())
+    if context is not None and text.startswith(context.get_usage()[:6]):
+        sys.stderr.write(f"{context.get_help()}\n")
+    else:
+        talk(f"{name}: {text.removesuffix('.')}. See {name} --help.")
+    return USAGE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""``heterodyne sample``: draws from the posterior, and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from heterodyne._errors import ConfigError
+from heterodyne.cli import _output, _run
+from heterodyne.cli._options import Force, Json, Quiet, RunFile, Settings
+from heterodyne.cli._progress import progress
+from heterodyne.cli.report import write_report
+
+if TYPE_CHECKING:
+    from heterodyne.config.schema import RunConfig
+
+_NOT_CONVERGED = 3
+
+
+def command(
+    run: RunFile,
+    settings: Settings = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted run.")
+    ] = False,
+    force: Force = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Draw from the posterior and report.
+
+    Fits first, then draws, and writes all results into the run folder.
+    """
+    config = _run.load(run, settings)
+    if config.optimization.method != "cmc":
+        raise ConfigError(
+            f"optimization.method is {config.optimization.method}, so there is nothing to draw",
+            where=run,
+            remedy="Use 'heterodyne fit', or --set optimization.method=cmc",
+        )
+    folder = Path(config.output.directory)
+    if force and not resume:
+        _clear(config, folder)
+    with progress(quiet) as on_event:
+        from heterodyne.optimization.cmc import _pipeline
+
+        done = _pipeline.run(config, folder, on_event, resume=resume)
+    report = write_report(folder)
+    if as_json:
+        _output.say_json({"folder": folder, "report": report} | dict(done.summary))
+    else:
+        describe(done.summary)
+        _output.say(f"\nReport: {report}")
+    if not done.verdict.converged:
+        raise typer.Exit(_NOT_CONVERGED)
+
+
+def _clear(config: RunConfig, folder: Path) -> None:
+    """Make room for a new run, once it is known that its data can be opened."""
+    from heterodyne.data.run_data import open_run_file
+    from heterodyne.io.run_folder import RunFolder
+
+    open_run_file(config)
+    RunFolder(folder).clear()
+
+
+def describe(summary: Mapping[str, Any]) -> None:
+    """Print the verdict, then the table of results.
+
+    Args:
+        summary: The contents of ``summary.json``.
+    """
+    verdict = summary["verdict"]
+    _output.say(_output.wrapped(verdict["headline"]))
+    for text in verdict["sentences"]:
+        _output.say(_output.wrapped(text, "  "))
+    for text in verdict["advice"]:
+        _output.say(_output.wrapped(f"Advice: {text}", "  "))
+    corrected = any(row["corrected"] for row in summary["rows"])
+    header = ("name", "median", "sd", "95 % interval")
+    header += ("corrected",) if corrected else ()
+    rows = [_cells(row, corrected) for row in summary["rows"]]
+    left = (0, len(header) + 1)
+    _output.say("\n" + _output.table((*header, "informed", "unit"), rows, left=left))
+    if corrected:
+        believe = verdict.get("believe", "corrected")
+        _output.say(
+            f"\nIntervals to believe: {believe} (corrected: for the errors that pairs share)"
+        )
+
+
+def _cells(row: Mapping[str, Any], corrected: bool) -> tuple[str, ...]:
+    median, sd = _output.measured(row["median"], row["sd"])
+    cells = (row["name"], median, sd, _interval(row, row["sd"]))
+    if corrected:
+        cells += (_interval(row["corrected"], row["corrected"]["sd"]) if row["corrected"] else "–",)
+    contraction = row["contraction"]
+    informed = "–" if contraction is None else f"{contraction:.0%}"
+    return (*cells, informed, row["unit"] or "–")
+
+
+def _interval(row: Mapping[str, Any], sd: float | None) -> str:
+    low, high = (_output.measured(row[end], sd)[0] for end in ("low", "high"))
+    return f"{low} to {high}"
