@@ -45,11 +45,11 @@ def fit_maps(
     for row, angle, *maps in zip(axes, angles, data, fit, rest, strict=True):
         image = draw_map(row[0], maps[0], times, limits)
         draw_map(row[1], maps[1], times, limits)
-        row[0].set_title(f"{angle_text(angle)}, measured")
-        row[1].set_title("model")
+        row[0].set_title(f"{angle_text(angle)}: measured")
+        row[1].set_title("Model")
         figure.colorbar(image, ax=list(row[:2]), label="c2", extend="both", pad=0.015)
         shown = draw_map(row[2], maps[2], times, (-end, end), style.DIVERGING)
-        row[2].set_title("measured − model")
+        row[2].set_title("Measured − model")
         figure.colorbar(shown, ax=row[2], label="residual", extend="both", pad=0.02)
         row[0].set_ylabel("t2 (s)")
     for panel in axes[-1]:
@@ -83,7 +83,7 @@ def fit_cuts(
     figure = style.new_figure(style.WIDTH, 2.7)
     over_lag, at_ages, histogram = figure.subplots(1, 3, width_ratios=(1.1, 1.1, 0.8))
     _lag_cut(over_lag, *(np.asarray(x, float) for x in (lags, lag_measured, lag_model)))
-    over_lag.set_title(f"{angle_text(phi)}, mean over all pairs")
+    over_lag.set_title(f"{angle_text(phi)}: mean over all pairs")
     _age_cuts(at_ages, *(np.asarray(x, float) for x in (measured, model, t)))
     _residual_histogram(histogram, np.asarray(residual, float))
     return figure
@@ -109,7 +109,7 @@ def _age_cuts(panel: Axes, measured: FloatArray, model: FloatArray, t: FloatArra
         label = f"{word}, t1 = {t[start]:.3g} s"
         panel.plot(lags, points, ".", ms=3, color=colour, alpha=0.45)
         panel.plot(lags, line, color=colour, label=label)
-    panel.set_title("cuts at fixed t1")
+    panel.set_title("Cuts at fixed t1")
     panel.set(xlabel="lag t2 − t1 (s)", ylabel="c2")
     panel.grid(True)
     panel.legend(loc="best")
@@ -140,7 +140,7 @@ def _residual_histogram(panel: Axes, residual: FloatArray) -> None:
     """Residuals against a normal curve of the same width; pairs count once."""
     upper = residual[np.triu_indices_from(residual, 1)]
     values = upper[np.isfinite(upper)]
-    panel.set_title("residuals in the map")
+    panel.set_title("Residuals in the map")
     panel.set(xlabel="measured − model", yticks=[])
     panel.spines["left"].set_visible(False)
     if values.size < 2 or np.ptp(values) == 0:

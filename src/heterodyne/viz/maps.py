@@ -47,7 +47,7 @@ def two_time_maps(
     rows = math.ceil(shown / columns)
     width = style.WIDTH if columns > 2 else 4.2 * columns
     figure = style.new_figure(
-        width, rows * (0.88 * width / columns + 0.15) + 0.5, _heading(title, q, shown, angles.size)
+        width, rows * (0.88 * width / columns + 0.3) + 0.5, _heading(title, q, shown, angles.size)
     )
     axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     limits = robust_limits(maps)
@@ -124,7 +124,10 @@ def symmetric_limit(maps: FloatArray) -> float:
 
 def angle_text(phi: float) -> str:
     """Name of a detector angle in degrees."""
-    return f"φ = {phi:.4g}°" if np.isfinite(phi) else "no angle"
+    if not np.isfinite(phi):
+        return "no angle"
+    number = f"{phi:.1f}".removesuffix(".0").replace("-", "−")
+    return f"φ = {number}°"
 
 
 def _heading(title: str | None, q: float | None, shown: int, n: int) -> str | None:

@@ -27,7 +27,8 @@ CURVES: Mapping[str, tuple[str, str]] = {
 
 _CENTRAL = (0.5, 99.5)
 _ZOOM = 6.0
-_CELLS = 400
+_CELLS = 480
+_POINTS = 120
 
 
 @style.styled
@@ -62,8 +63,8 @@ def marginals(
             key: _finite(source[name])
             for key, source in (
                 ("prior", prior),
-                ("plain", {name: draws}),
                 ("corrected", corrected),
+                ("plain", {name: draws}),
             )
             if source is not None and name in source
         }
@@ -86,7 +87,7 @@ def _marginal(panel: Axes, layers: Mapping[str, FloatArray]) -> None:
             panel.fill_between(grid, height, color=style.PRIOR, alpha=0.4, lw=0)
         else:
             colour = style.PLAIN if key == "plain" else style.CORRECTED
-            panel.plot(grid, height, color=colour)
+            panel.plot(grid, height, color=colour, lw=1.1 if key == "plain" else 2.2)
             panel.fill_between(grid, height, color=colour, alpha=0.12, lw=0)
         top = max(top, float(height.max(initial=0.0)))
     panel.set_ylim(0, 1.08 * top if top > 0 else 1.0)
@@ -133,6 +134,7 @@ def density(draws: FloatArray, window: tuple[float, float]) -> tuple[FloatArray,
     bandwidth = 0.9 * spread * inside.size**-0.2
     smooth = gaussian_filter1d(counts / (draws.size * cell), bandwidth / cell, mode="reflect")
     grid = 0.5 * (edges[1:] + edges[:-1])
+    grid, smooth = grid[:: _CELLS // _POINTS], smooth[:: _CELLS // _POINTS]
     return np.concatenate([[a], grid, [b]]), np.concatenate([[0.0], smooth, [0.0]])
 
 

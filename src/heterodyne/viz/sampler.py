@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from scipy.stats import rankdata
 
 from heterodyne._typing import ArrayLike, FloatArray
@@ -36,7 +37,7 @@ def traces(draws: Mapping[str, ArrayLike], labels: Mapping[str, str] | None = No
         _ranks(ranks, chains)
         extra = (labels or {}).get(name, "")
         trace.set_title(style.literal(f"{name}  {extra}".rstrip()))
-        ranks.set_title("ranks")
+        ranks.set_title("Ranks")
     axes[-1, 0].set_xlabel("draw")
     axes[-1, 1].set_xlabel("rank among all draws")
     return figure
@@ -87,7 +88,7 @@ def energies(energy: ArrayLike, threshold: float = 0.3) -> Figure:
         (steps, style.PLAIN, "step from draw to draw"),
     ):
         histogram.hist(values, edges, density=True, color=colour, alpha=0.45, label=label)
-    histogram.set(xlabel="energy", yticks=[], title="energy")
+    histogram.set(xlabel="energy", yticks=[], title="Energy")
     histogram.set_ylim(0, 1.25 * histogram.get_ylim()[1])
     histogram.spines["left"].set_visible(False)
     histogram.legend(loc="upper right")
@@ -146,6 +147,8 @@ def overview(rows: Sequence[Mapping[str, Any]], r_hat: float, ess: float) -> Fig
         )
     right.axvline(ess, color=style.INK, ls="--", lw=1.0)
     right.set(xscale="log", xlabel="effective draws (right of the line is good)")
+    _plain_numbers(left, (1.0,))
+    _plain_numbers(right, (1.0, 2.0, 5.0))
     right.set_title("Effective sample size")
     right.legend(loc="best")
     left.set_yticks(y, [style.literal(row["name"]) for row in worst])
@@ -154,6 +157,13 @@ def overview(rows: Sequence[Mapping[str, Any]], r_hat: float, ess: float) -> Fig
         panel.grid(True, axis="both")
         panel.tick_params(axis="y", length=0)
     return figure
+
+
+def _plain_numbers(panel: Axes, subs: tuple[float, ...]) -> None:
+    """Write the ticks of a logarithmic axis as 0.01 and 500, not as powers."""
+    panel.xaxis.set_major_locator(LogLocator(subs=subs))
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    panel.xaxis.set_minor_locator(NullLocator())
 
 
 def _colours(n: int) -> list[str]:

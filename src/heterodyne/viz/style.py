@@ -51,6 +51,8 @@ MEASURED: Final = "#3d4550"
 MODEL: Final = "#D55E00"
 TRUTH: Final = "#000000"
 
+_STEPS: Final = [1, 2, 2.5, 5, 10]
+
 _RC: Final[dict[str, Any]] = {
     "font.family": "DejaVu Sans",
     "font.size": 8.5,
@@ -137,9 +139,9 @@ def with_unit(name: str, unit: str) -> str:
 def few_ticks(axes: Axes, x: int | None = 4, y: int | None = 4) -> None:
     """Limit the number of ticks on linear axes; None leaves an axis as it is."""
     if x is not None:
-        axes.xaxis.set_major_locator(MaxNLocator(x))
+        axes.xaxis.set_major_locator(MaxNLocator(x, steps=_STEPS))
     if y is not None:
-        axes.yaxis.set_major_locator(MaxNLocator(y))
+        axes.yaxis.set_major_locator(MaxNLocator(y, steps=_STEPS))
 
 
 def png(figure: Figure, scale: float = 2.0) -> bytes:

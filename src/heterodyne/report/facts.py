@@ -1,0 +1,307 @@
+"""Sections of words and figures: fit, sampler, data, noise and where all of it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from heterodyne.io.files import to_json
+from heterodyne.report.markup import Html, bullets, facts, folded, join, section, table, tag
+from heterodyne.report.numbers import (
+    NONE,
+    Rounding,
+    count,
+    duration,
+    known,
+    percent,
+    significant,
+)
+from heterodyne.report.run import Run
+
+_SEVERITY = {"error": "Problem", "warning": "Warning", "info": "Note"}
+_MOST_OPEN = 8
+
+
+def least_squares(run: Run) -> Html:
+    """Return the figures of the least-squares fit that started the sampler."""
+    fit = run.fit
+    modes = fit.get("modes") or []
+    others = ", ".join(significant(mode) for mode in modes)
+    return facts(
+        [
+            ("Least-squares fit", fit.get("message") or ("found" if fit.get("success") else None)),
+            ("Fitted pairs", _if_known(fit.get("n_pairs"), count)),
+            ("Typical residual", _if_known(fit.get("sigma"), significant)),
+            ("Reduced chi-square", _if_known(fit.get("reduced_chi_square"), significant)),
+            ("Other minima, chi-square above the best", others or "none found"),
+        ]
+    )
+
+
+def identifiability(run: Run) -> Html:
+    """Return what the data inform, in words."""
+    found = run.fit.get("identifiability") or {}
+    sentences = list(found.get("sentences") or ())
+    return section(
+        "identifiability",
+        "What the data can tell apart",
+        bullets(sentences) if sentences else tag("p", "No combination of parameters is open."),
+    )
+
+
+def sampler(run: Run, *pictures: Html) -> Html:
+    """Return the health of the sampler."""
+    s, limits = run.summary.get("sampler") or {}, run.summary.get("thresholds") or {}
+    checks = [
+        _check("Agreement of the chains: largest R-hat", s.get("r_hat_max"), limits.get("r_hat"),
+               Rounding(3), above=True),
+        _check("Fewest effective draws, centre", s.get("ess_bulk_min"), limits.get("ess"), count),
+        _check("Fewest effective draws, tails", s.get("ess_tail_min"), limits.get("ess"), count),
+        _check("Smallest BFMI (steps in energy)", s.get("bfmi_min"), limits.get("bfmi"),
+               significant),
+        _check("Divergences (places where the sampler failed)", s.get("divergences"), 0, count,
+               above=True),
+    ]  # fmt: skip
+    head = tag(
+        "tr",
+        *(tag("th", text) for text in ("Check",)),
+        *(tag("th", text, class_="number") for text in ("Found", "Limit")),
+        tag("th", "Result"),
+    )
+    return section(
+        "sampler",
+        "Health of the sampler",
+        tag(
+            "p",
+            "The sampler walks through all parameter values that fit the data. Several chains "
+            "start at different points; if they end up describing the same values, the result "
+            "does not depend on where they started.",
+        ),
+        table([head], [row for row in checks if row is not None], class_="compact"),
+        facts(_sampler_facts(s)),
+        *pictures,
+    )
+
+
+def _sampler_facts(s: Mapping[str, Any]) -> list[tuple[str, object]]:
+    size = None
+    if known(s.get("chains")) and known(s.get("draws")):
+        size = f"{count(s['chains'])} chains of {count(s['draws'])} draws"
+        if known(s.get("warmup")):
+            size += f" after {count(s['warmup'])} warm-up steps"
+    return [
+        ("Engine", s.get("engine")),
+        ("Length", size),
+        ("Time of the fit", _if_known(s.get("seconds_fit"), duration)),
+        ("Time of sampling", _if_known(s.get("seconds_sampling"), duration)),
+        ("Gradients per draw", _if_known(s.get("gradients_per_draw"), significant)),
+        ("Step size", _if_known(s.get("step_size"), significant)),
+        ("Acceptance", _if_known(s.get("acceptance"), percent)),
+        ("Draws at the largest tree depth", _if_known(s.get("max_tree_depth_share"), percent)),
+    ]
+
+
+def _check(name: str, value: Any, limit: Any, write: Any, *, above: bool = False) -> Html | None:
+    if not known(value):
+        return None
+    bad = known(limit) and (value > limit if above else value < limit)
+    bound = f"{'at most' if above else 'at least'} {significant(limit, 3)}"
+    return tag(
+        "tr",
+        tag("th", name, scope="row"),
+        tag("td", write(value), class_="number"),
+        tag("td", bound if known(limit) else NONE, class_="number"),
+        tag("td", "✗ too bad" if bad else "✓ good", class_="wrong" if bad else "right"),
+    )
+
+
+def data_quality(run: Run) -> Html:
+    """Return what was noticed about the data, and what was measured."""
+    d = run.data
+    findings = d.get("findings") or ()
+    shown = [_finding(finding) for finding in findings]
+    nothing = tag("p", "Nothing unusual was noticed about the data.")
+    return section(
+        "data",
+        "Quality of the data",
+        tag("div", *shown, class_="findings") if shown else nothing,
+        facts(
+            [
+                ("q", f"{significant(d.get('q'), 5)} 1/Å" if known(d.get("q")) else None),
+                ("Time between frames", _seconds(d.get("dt"))),
+                ("Window", _window(d)),
+                ("Time origin", d.get("time_origin")),
+                ("Frames fitted", _of(d.get("n_fitted_frames"), d.get("n_frames"))),
+                ("Pairs fitted, all angles", _if_known(d.get("unique_pairs"), count)),
+            ]
+        ),
+        bullets(list(d.get("notes") or ())),
+        _bins(d.get("bins") or ()),
+    )
+
+
+def _finding(finding: Mapping[str, Any]) -> Html:
+    severity = str(finding.get("severity", "info"))
+    return tag(
+        "div",
+        tag("strong", _SEVERITY.get(severity, severity)),
+        tag("p", finding.get("text", ""), " ", tag("span", finding.get("advice", ""))),
+        class_=f"finding {severity if severity in _SEVERITY else 'info'}",
+    )
+
+
+def _bins(bins: Sequence[Mapping[str, Any]]) -> Html | None:
+    if not bins:
+        return None
+    head = tag("tr", *(tag("th", text, class_="number") for text in ("Bin", "q (1/Å)", "φ (deg)")))
+    body = [
+        tag(
+            "tr",
+            tag("td", entry.get("label"), class_="number"),
+            tag("td", significant(entry.get("q"), 5), class_="number"),
+            tag("td", significant(entry.get("phi"), 4), class_="number"),
+        )
+        for entry in bins
+    ]
+    return _fold_long("bins", table([head], body, class_="compact"), len(bins))
+
+
+def noise(run: Run) -> Html:
+    """Return what is known about the noise, and how much it widens the intervals."""
+    n = run.summary.get("noise") or {}
+    return section(
+        "noise",
+        "Noise",
+        tag("p", n["text"]) if n.get("text") else None,
+        facts(
+            [
+                (
+                    "Correlation of neighbouring pairs",
+                    _if_known(n.get("neighbour_correlation"), lambda x: significant(x, 2)),
+                )
+            ]
+        ),
+        _noise_angles(run, n),
+        _inflation(n.get("inflation") or {}),
+    )
+
+
+def _noise_angles(run: Run, n: Mapping[str, Any]) -> Html | None:
+    speckles, shot = n.get("effective_speckles") or (), n.get("shot_noise") or ()
+    if not speckles and not shot:
+        return None
+    bins = run.data.get("bins") or ()
+    head = tag(
+        "tr",
+        *(tag("th", x, class_="number") for x in ("φ (deg)", "Effective speckles", "Shot noise")),
+    )
+    body = [
+        tag(
+            "tr",
+            *(
+                tag("td", value, class_="number")
+                for value in (
+                    significant(bins[k].get("phi"), 4) if k < len(bins) else str(k + 1),
+                    count(_at(speckles, k)),
+                    significant(_at(shot, k)),
+                )
+            ),
+        )
+        for k in range(max(len(speckles), len(shot)))
+    ]
+    return _fold_long("angles", table([head], body, class_="compact"), len(body))
+
+
+def _inflation(factors: Mapping[str, Any]) -> Html | None:
+    known_factors = {name: x for name, x in factors.items() if known(x)}
+    if not known_factors:
+        return None
+    ordered = sorted(known_factors.items(), key=lambda item: -item[1])
+    entries = [
+        tag("span", tag("code", name), f" × {significant(x, 2)}", class_="factor")
+        for name, x in ordered
+    ]
+    words = "Corrected intervals are wider than plain ones by these factors:"
+    return join([tag("p", words), tag("p", join(entries, " "), class_="factors")])
+
+
+def provenance(run: Run) -> Html:
+    """Return where the numbers came from, so that they can be made again."""
+    m = run.manifest
+    data = m.get("data") or {}
+    versions = m.get("versions") or {}
+    return section(
+        "provenance",
+        "Where this came from",
+        facts(
+            [
+                ("Data file", data.get("path")),
+                ("SHA-256 of the file", _code(data.get("sha256"))),
+                ("Layout", data.get("layout")),
+                *((str(key), value) for key, value in (data.get("details") or {}).items()),
+                ("Command", _code(" ".join(m.get("command") or ()) or None)),
+                ("Seed", m.get("seed")),
+                ("Created", m.get("created")),
+                ("SHA-256 of the settings", _code(m.get("config_sha256"))),
+                ("heterodyne", m.get("heterodyne")),
+                ("Python", m.get("python")),
+                ("Packages", ", ".join(f"{k} {v}" for k, v in versions.items()) or None),
+            ]
+        ),
+        folded("All settings", tag("pre", to_json(run.config))),
+    )
+
+
+def words() -> Html:
+    """Return the words of this page that not everybody uses."""
+    return section(
+        "words",
+        "Words used here",
+        facts(
+            [
+                ("Prior", "What was assumed about a parameter before the measurement."),
+                ("Posterior", "What is known after it: prior and data together."),
+                ("Draw", "One set of parameter values that fits the data and the priors. Means "
+                 "and intervals are taken over all draws."),
+                ("Chain", "A series of draws from one starting point."),
+                ("R-hat", "Spread of all chains over the spread within one. It is 1 when they "
+                 "agree."),
+                ("Effective draws", "How many independent draws the draws are worth."),
+                ("Contraction", "1 − width of the posterior / width of the prior: 1 where the "
+                 "data decide, 0 where the prior does."),
+                ("Plain and corrected", "Plain intervals take all pairs of frames as independent. "
+                 "Corrected ones allow for the speckle noise that pairs share."),
+                ("Set by the prior", "The data say nothing about this value alone."),
+            ]
+        ),
+    )  # fmt: skip
+
+
+def _fold_long(what: str, content: Html, length: int) -> Html:
+    return content if length <= _MOST_OPEN else folded(f"Table of {length} {what}", content)
+
+
+def _if_known(value: Any, write: Any) -> Any:
+    return write(value) if known(value) else None
+
+
+def _seconds(value: Any) -> str | None:
+    return f"{significant(value, 4)} s" if known(value) else None
+
+
+def _window(d: Mapping[str, Any]) -> str | None:
+    if not (known(d.get("t_first")) and known(d.get("t_last"))):
+        return None
+    return f"{significant(d['t_first'], 4)} s to {significant(d['t_last'], 4)} s"
+
+
+def _of(part: Any, whole: Any) -> str | None:
+    return f"{count(part)} of {count(whole)}" if known(part) and known(whole) else None
+
+
+def _code(text: Any) -> Html | None:
+    return None if text is None else tag("code", text)
+
+
+def _at(values: Sequence[Any], k: int) -> Any:
+    return values[k] if k < len(values) else None

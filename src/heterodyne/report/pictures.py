@@ -1,0 +1,176 @@
+"""Pictures of the report, held in the page itself."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from heterodyne._typing import FloatArray
+from heterodyne.report.markup import Html, folded, join, section, tag
+from heterodyne.report.numbers import count, known, significant
+from heterodyne.report.run import Arrays, Row, Run
+from heterodyne.viz import fits, maps, posterior, sampler, style
+from heterodyne.viz.thin import block_means
+
+_OPEN_ANGLES = 6
+_WORST = 4
+# Pixels along an axis of a map, so that the maps of all angles stay below about 3 MB.
+_SIZES = ((4, 256, 2.0), (8, 128, 2.0), (24, 96, 1.25))
+_SMALLEST = (64, 1.0)
+
+
+def picture(figure: Figure, words: str, *, raster: bool = False) -> Html:
+    """Return a figure as an element that needs no other file.
+
+    Args:
+        figure: What to show.
+        words: What it shows, for readers who cannot see it; also the caption.
+        raster: Whether to store pixels, as suits maps, rather than curves.
+    """
+    return _image(style.png(figure) if raster else style.svg(figure), figure, words, raster)
+
+
+def _image(content: bytes, figure: Figure, words: str, raster: bool) -> Html:
+    kind = "image/png" if raster else "image/svg+xml"
+    source = f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
+    width = round(96 * figure.get_figwidth())
+    image = tag("img", src=source, alt=words, width=width)
+    return tag("figure", image, tag("figcaption", words))
+
+
+def fit_section(run: Run, *facts: Html | None) -> Html:
+    """Return the fit beside the data, angle by angle."""
+    title = "Fit against data"
+    if run.maps is None:
+        return section("fit", title, *facts, tag("p", "This run left no maps."))
+    shown = [_angle(run.maps, k) for k in range(len(run.maps["phi"]))]
+    more = shown[_OPEN_ANGLES:]
+    return section(
+        "fit",
+        title,
+        *facts,
+        tag(
+            "p",
+            "A good fit leaves residuals without pattern: no stripes, no band along the "
+            "diagonal. Grey pixels were not fitted.",
+        ),
+        *shown[:_OPEN_ANGLES],
+        folded(f"The other {len(more)} angles", *more) if more else None,
+    )
+
+
+def _angle(arrays: Arrays, k: int) -> Html:
+    n = len(arrays["phi"])
+    size, scale = next(((s, z) for most, s, z in _SIZES if n <= most), _SMALLEST)
+    t, name = arrays["t"], maps.angle_text(float(arrays["phi"][k]))
+    measured, model, residual = (arrays[key][k : k + 1] for key in _MAPS)
+    triple = fits.fit_maps(
+        block_means(measured, t, size)[0],
+        block_means(model, t, size)[0],
+        block_means(residual, t, size)[0],
+        block_means(measured, t, size)[1],
+        arrays["phi"][k : k + 1],
+        limits=maps.robust_limits(arrays["measured"]),
+        residual_limit=maps.symmetric_limit(arrays["residual"]),
+    )
+    cuts = fits.fit_cuts(
+        measured[0],
+        model[0],
+        residual[0],
+        t,
+        arrays["lags"],
+        arrays["lag_measured"][k],
+        arrays["lag_model"][k],
+        float(arrays["phi"][k]),
+    )
+    words = f"{name}: measured c2, model and their difference, on the same scales for all angles."
+    return join(
+        [
+            _image(style.png(triple, scale), triple, words, raster=True),
+            picture(cuts, f"{name}: cuts through the maps; points measured, lines model."),
+        ]
+    )
+
+
+_MAPS = ("measured", "model", "residual")
+
+
+def quantities(run: Run) -> Html | None:
+    """Return intervals of the quantities that the data inform."""
+    rows = run.rows("derived")
+    if not rows:
+        return None
+    return picture(posterior.forest(rows), "Medians and 95 % intervals at the reference times.")
+
+
+def bands(run: Run) -> Html | None:
+    """Return J, v and s over the window."""
+    if run.curves is None or not any(f"{c}_plain" in run.curves for c in posterior.CURVES):
+        return None
+    figure = posterior.bands(run.curves["t"], run.curves)
+    return picture(figure, "Medians and 95 % bands over the window.")
+
+
+def scaling(run: Run) -> Html | None:
+    """Return contrast and offset of each angle."""
+    rows = run.rows("scaling")
+    if not rows:
+        return None
+    return picture(posterior.forest(rows), "Contrast and offset of each angle, 95 % intervals.")
+
+
+def priors(run: Run) -> Html:
+    """Return priors against posteriors."""
+    rows = run.rows("parameter", "noise")
+    plain = run.draws.get("posterior", {})
+    names = [row["name"] for row in rows if row["name"] in plain]
+    words = (
+        "Where the curve is much narrower than the grey prior, the data decide. Where both "
+        "have the same shape, the data say nothing."
+    )
+    if not names:
+        return section("priors", "Prior against posterior", tag("p", "There are no draws."))
+    figure = posterior.marginals(
+        {name: plain[name] for name in names},
+        prior=run.draws.get("prior"),
+        corrected=run.draws.get("corrected"),
+        units={row["name"]: row["unit"] for row in rows},
+    )
+    return section("priors", "Prior against posterior", picture(figure, words))
+
+
+def sampler_pictures(run: Run) -> list[Html]:
+    """Return pictures of how well the sampler explored, the worst quantities first."""
+    limits = run.summary.get("thresholds") or {}
+    rows = [row for row in run.summary["rows"] if known(row["r_hat"])]
+    found = []
+    if rows:
+        figure = sampler.overview(rows, limits.get("r_hat", 1.01), limits.get("ess", 400))
+        found.append(picture(figure, "Agreement of the chains and effective draws; orange fails."))
+    worst = _worst(run, rows)
+    if worst:
+        labels = {row["name"]: _label(row) for row, _ in worst}
+        figure = sampler.traces({row["name"]: chains for row, chains in worst}, labels)
+        words = (
+            "The least settled quantities, one colour per chain. Healthy chains lie on top of "
+            "each other, and their ranks are even."
+        )
+        found.append(picture(figure, words))
+    energy = run.draws.get("sample_stats", {}).get("energy")
+    if energy is not None and np.all(np.isfinite(energy)):
+        figure = sampler.energies(energy, limits.get("bfmi", 0.3))
+        found.append(picture(figure, "Steps in energy should be about as wide as the energies."))
+    return found
+
+
+def _worst(run: Run, rows: Sequence[Row]) -> list[tuple[Row, FloatArray]]:
+    ordered = sorted(rows, key=lambda row: -row["r_hat"])
+    found = [(row, run.chains(row["name"])) for row in ordered]
+    return [(row, chains) for row, chains in found if chains is not None][:_WORST]
+
+
+def _label(row: Row) -> str:
+    return f"(R-hat {significant(row['r_hat'], 4)}, {count(row['ess_bulk'])} effective draws)"
