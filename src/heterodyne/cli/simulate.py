@@ -66,7 +66,7 @@ def command(
     noise = {"sigma": independent_errors} if independent_errors else speckles
     given = {"n_frames": frames, "dt": dt, "q": q, "phi": tuple(angle) if angle else None}
     experiment, scaling = _truth(
-        {k: v for k, v in given.items() if v is not None}, parameters, noise
+        {k: v for k, v in given.items() if v is not None}, parameters, modes, "modes" in noise
     )
     with progress(quiet) as on_event:
         c2 = _simulate(experiment, scaling, noise, seed, on_event)
@@ -92,7 +92,7 @@ def _check_target(out: Path, force: bool) -> None:
 
 
 def _truth(
-    geometry: Mapping[str, Any], entries: Sequence[str] | None, noise: Mapping[str, float]
+    geometry: Mapping[str, Any], entries: Sequence[str] | None, modes: int, speckles: bool
 ) -> tuple[Experiment, dict[str, float]]:
     """What to simulate, and contrast and offset."""
     from dataclasses import replace
@@ -105,7 +105,7 @@ def _truth(
     from heterodyne.core.simulate import creep_flow
 
     experiment = creep_flow()
-    start = _by_name(experiment) | {"contrast": 1.0 / noise.get("modes", 5), "offset": 1.0}
+    start = _by_name(experiment) | {"contrast": 1.0 / modes, "offset": 1.0}
     space = ParameterSpace().with_values(start)
     settings = list(entries or ())
     for file in [entry for entry in settings if "=" not in entry]:
@@ -113,14 +113,14 @@ def _truth(
     chosen = dict(_setting(entry) for entry in settings if "=" in entry)
     values = space.with_values(chosen).values
     scaling = {name: values[name] for name in ("contrast", "offset")}
-    if "modes" in noise:
+    if speckles:
         if scaling.keys() & chosen.keys():
             raise ConfigError(
                 "contrast and offset of speckles follow from the modes",
                 where="--parameters",
                 remedy="Set --modes, or simulate with --independent-errors",
             )
-        scaling = {"contrast": 1.0 / noise["modes"], "offset": 1.0}
+        scaling = {"contrast": 1.0 / modes, "offset": 1.0}
     physics = np.array([values[name] for name in PHYSICS_PARAM_NAMES])
     return replace(experiment, parameters=physics, **geometry), scaling
 
