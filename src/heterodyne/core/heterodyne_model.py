@@ -80,9 +80,11 @@ class HeterodyneModel:
         dt = _required(section, "dt", where)
         q = _required(scattering, "wavevector_q", f"{where}.scattering")
         start, end = section.get("start_frame", 1), _required(section, "end_frame", where)
-        if not (isinstance(start, int) and 1 <= start < end):
+        if not (isinstance(start, int) and isinstance(end, int) and 1 <= start < end):
             raise ConfigError(
-                f"frames {start} to {end}", where=where, allowed="1 <= start_frame < end_frame"
+                f"frames {start} to {end}",
+                where=where,
+                allowed="whole numbers, 1 <= start_frame < end_frame",
             )
         origin = section.get("time_origin", "absolute")
         if origin not in ("absolute", "window"):

@@ -115,10 +115,7 @@ def pack_pairs(
             f"c2 has the shape {c2.shape}, but {phi.size} angles and {t.size} times need {shape}"
         )
     frames = fitted_frames(t, mask)
-    if frames.sum() < 2:
-        raise DataError(f"{int(frames.sum())} frames are left to fit", allowed="at least 2")
-    pairs = np.triu(np.outer(frames, frames), 1)
-    full = np.broadcast_to(pairs if weights is None else pairs * np.asarray(weights), shape)
+    full = _pair_weights(frames, weights, shape)
     total = full.sum((1, 2))
     baseline = np.einsum("aij,aij->a", full, np.where(full > 0, c2, 0.0)) / total
     centred = np.where(full > 0, c2 - baseline[:, None, None], 0.0)
@@ -135,6 +132,24 @@ def pack_pairs(
         lag_mean=jnp.asarray(_lag_mean(full, centred) + baseline[:, None]),
         noise=jnp.asarray(_local_noise(full, centred)),
     )
+
+
+def _pair_weights(
+    frames: FloatArray, weights: ArrayLike | None, shape: tuple[int, int, int]
+) -> FloatArray:
+    """Weights of the fitted pairs i < j, zero elsewhere."""
+    if frames.sum() < 2:
+        raise DataError(f"{int(frames.sum())} frames are left to fit", allowed="at least 2")
+    pairs = np.triu(np.outer(frames, frames), 1)
+    full = np.broadcast_to(pairs if weights is None else pairs * np.asarray(weights), shape)
+    empty = np.flatnonzero((full > 0).sum((1, 2)) == 0)
+    if empty.size:
+        raise DataError(
+            f"no pair has a weight above 0 at angle {empty[0]} (counted from 0)",
+            where="weights",
+            allowed="at least 1 pair per angle",
+        )
+    return full
 
 
 def _local_noise(weights: FloatArray, values: FloatArray) -> FloatArray:
