@@ -30,10 +30,11 @@ class ResidualMoments:
 
     Attributes:
         contrast: Contrast of the angle.
-        n_pairs: Number of pairs, each counted once in either order.
+        n_pairs: Number of pairs, each counted in both orders.
         square: Sum of r_ij**2.
         model_square: Sum of (contrast G_ij)**2.
-        n_neighbours: Number of neighbours (i, j), (i + 1, j).
+        n_neighbours: Number of neighbours (i, j), (i + 1, j); those with i > j stand for
+            neighbours along the other index.
         product: Sum of r_ij r_(i+1)j.
         model_product: Sum of contrast**2 G_ij G_(i+1)j.
         model_step: Sum of contrast G_i(i+1).
@@ -102,15 +103,18 @@ def neighbour_correlation(moments: Sequence[ResidualMoments]) -> tuple[float, fl
 
     The error is the one that independent residuals would have.
     """
-    # Symmetric matrices hold each pair of neighbours twice.
-    count = sum(m.n_neighbours for m in moments) / 2
-    mean = sum(m.n_neighbours * m.correlation for m in moments) / max(2 * count, 1)
-    return mean, 1.0 / np.sqrt(max(count, 1.0))
+    count = max(sum(m.n_neighbours for m in moments), 1)
+    mean = sum(m.n_neighbours * m.correlation for m in moments) / count
+    return mean, 1.0 / np.sqrt(count)
 
 
 def shot_noise(moments: Sequence[ResidualMoments]) -> float:
-    """Return the shot noise, common to all angles, that the neighbours speak of."""
-    target, _ = neighbour_correlation(moments)
+    """Return the shot noise, common to all angles, that the neighbours speak of.
+
+    A correlation below its standard error counts as that error, because a shot noise too
+    large to be told from infinity would hide what speckles there are.
+    """
+    target = max(neighbour_correlation(moments))
     total = max(sum(m.n_neighbours for m in moments), 1)
 
     def excess(noise: float) -> float:

@@ -103,9 +103,28 @@ def _slope(
     return correlation_slope(lambda x: coordinates.forward(x)[0], y, direction, data, phi)
 
 
-@partial(jax.jit, static_argnames="coordinates")
-def _gram(y: JaxArray, data: PairData, coordinates: PhysicsCoordinates) -> JaxArray:
-    return gram(lambda x: coordinates.forward(x)[0], y, data)
+@partial(jax.jit, static_argnames="posterior")
+def _curvature(
+    y: JaxArray, data: PairData, noise_scale: float, posterior: Posterior
+) -> tuple[JaxArray, ...]:
+    """Describe what draws were made with, at their centre.
+
+    Returns:
+        Contrast of each angle; d(contrasts, offsets) / d(coordinates), shape (k,); the
+        information of coordinates, contrasts and offsets times sigma**2; and the curvature
+        of the prior in sampling coordinates.
+    """
+    coordinates, scaling = posterior.coordinates, posterior.scaling
+    physics, rest = y[: coordinates.size], y[coordinates.size :]
+
+    def unknowns(x: JaxArray) -> JaxArray:
+        return posterior.forward(jnp.concatenate([physics, x]))[0].scaling
+
+    values, slopes = jax.jvp(unknowns, (rest,), (jnp.ones_like(rest),))
+    contrast, _ = scaling.expand(values)
+    products = gram(lambda x: coordinates.forward(x)[0], physics, data)
+    information = scaling.information(products, contrast)
+    return contrast, slopes, information, posterior.prior_curvature(y, noise_scale)
 
 
 def speckle_noise(
@@ -234,17 +253,15 @@ def correction(
     y = jnp.asarray(y)
     p = posterior.coordinates.size
     problem = Problem(data, posterior.coordinates, posterior.scaling)
-    contrast, _ = posterior.scaling.expand(posterior.forward(y)[0].scaling)
-    fisher = posterior.scaling.information(_gram(y[:p], data, posterior.coordinates), contrast)
-    variance = score_covariance(problem, y[:p], np.asarray(contrast), noise, on_event)
-    slopes = np.diagonal(np.asarray(jax.jacfwd(lambda x: posterior.forward(x)[0].scaling)(y)), p)
-    to_unknowns = np.concatenate([np.ones(p), slopes])
-    outer = to_unknowns[:, None] * to_unknowns
-    # The prior of sigma is independent of the others, so its scale has no effect here.
-    prior = np.asarray(posterior.prior_curvature(y, sigma))[:-1, :-1]
+    # The scale of sigma's prior has no effect: that prior is independent of the others.
+    parts = map(np.asarray, _curvature(y, data, sigma, posterior))
+    contrast, slopes, information, prior = parts
+    variance = score_covariance(problem, y[:p], contrast, noise, on_event)
+    slopes = np.concatenate([np.ones(p), slopes])
+    outer = slopes[:, None] * slopes
     matrix, covariance = np.eye(posterior.size), np.eye(posterior.size)
     matrix[:-1, :-1], covariance[:-1, :-1] = stretch(
-        np.asarray(fisher) * outer / sigma**2, variance * outer / sigma**4, prior
+        information * outer / sigma**2, variance * outer / sigma**4, prior[:-1, :-1]
     )
     covariance[-1, -1] = 0.5 / problem.n_pairs
     return Correction(matrix, covariance)

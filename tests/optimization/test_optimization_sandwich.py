@@ -1,0 +1,235 @@
+from dataclasses import replace
+from functools import lru_cache
+
+import numpy as np
+import pytest
+
+from heterodyne._events import Progress
+from heterodyne.config.parameter_names import PHYSICS_PARAM_NAMES
+from heterodyne.config.parameter_space import ParameterSpace
+from heterodyne.core._jax import jax, jnp
+from heterodyne.core.correlation import correlation_matrix
+from heterodyne.core.likelihood import pack_pairs
+from heterodyne.core.simulate import Detector, Experiment, simulate_pairs, simulate_speckles
+from heterodyne.optimization import sandwich
+from heterodyne.optimization.coordinates.physics import PhysicsCoordinates
+from heterodyne.optimization.posterior import Posterior, Unknowns
+from heterodyne.optimization.problem import Problem
+from heterodyne.optimization.sandwich import (
+    SpeckleNoise,
+    correction,
+    score_covariance,
+    speckle_noise,
+    stretch,
+)
+from heterodyne.optimization.scaling import Scaling, ScalingMode
+
+VARYING = ("D0_ref", "v0", "f0")
+MODES = 5
+SPACE = ParameterSpace().with_values({"D0_ref": 2e4, "v0": 300.0, "f0": 0.4})
+SPACE = SPACE.fix(*(n for n in PHYSICS_PARAM_NAMES if n not in VARYING))
+PARAMETERS = np.array([SPACE[n].value for n in PHYSICS_PARAM_NAMES])
+
+
+def experiment(n, phi=(0.0,)):
+    return Experiment(PARAMETERS, n, 0.1, 0.0054, phi)
+
+
+def bind(c2, n, phi=(0.0,), **selection):
+    e = experiment(n, phi)
+    coordinates = PhysicsCoordinates.of(SPACE, e.t)
+    data = pack_pairs(c2, e.t, e.q, e.dt, phi, **selection)
+    return Problem(data, coordinates, Scaling.of(ScalingMode.INDIVIDUAL, SPACE, len(phi)))
+
+
+def truth(problem):
+    return np.asarray(problem.coordinates.inverse(PARAMETERS))
+
+
+@lru_cache
+def speckles(photons, n_pixels=300, n=80, modes=MODES):
+    return simulate_speckles(experiment(n), Detector(n_pixels, modes, photons), 1)
+
+
+def noise_of(c2, contrast=1 / MODES, **options):
+    problem = bind(c2, c2.shape[1])
+    return speckle_noise(problem, truth(problem), [contrast], [1.0], c2, **options)
+
+
+def models(y, problem):
+    """c2 at all fitted unique pairs, angle after angle, from coordinates and scaling."""
+    data, p = problem.data, problem.coordinates.size
+    parameters = problem.coordinates.forward(y[:p])[0]
+    contrast, offset = problem.scaling.expand(y[p:])
+    i, j = np.nonzero(np.triu(np.outer(data.mask, data.mask), 1))
+    parts = []
+    for k, phi in enumerate(np.asarray(data.phi)):
+        g = correlation_matrix(parameters, data.t, data.q, data.dt, phi)
+        parts.append(offset[k] + contrast[k] * g[i, j])
+    return jnp.concatenate(parts)
+
+
+def covariance_of_pairs(y, problem, noise):
+    """Covariance of all those pairs, every pair with every pair."""
+    data, p = problem.data, problem.coordinates.size
+    parameters = problem.coordinates.forward(jnp.asarray(y[:p]))[0]
+    contrast, _ = problem.scaling.expand(jnp.asarray(y[p:]))
+    i, j = np.nonzero(np.triu(np.outer(data.mask, data.mask), 1))
+    whole = np.zeros((i.size * data.n_angles,) * 2)
+    for k, phi in enumerate(np.asarray(data.phi)):
+        g = np.asarray(correlation_matrix(parameters, data.t, data.q, data.dt, phi))
+        s = float(contrast[k]) * g + noise.shot_noise[k] * np.eye(len(g))
+        pairs = s[np.ix_(i, i)] * s[np.ix_(j, j)] + s[np.ix_(i, j)] * s[np.ix_(j, i)]
+        block = slice(k * i.size, (k + 1) * i.size)
+        whole[block, block] = pairs / noise.effective_speckles[k]
+    return whole
+
+
+def scales_and_noise():
+    return np.array([0.2, 0.25, 1.0, 1.1]), SpeckleNoise((200.0, 300.0), (0.5, 0.8), 0.2, True)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_score_covariance_is_the_sum_over_pairs_of_pairs(weighted):
+    n, phi = 12, (0.0, 60.0)
+    weights = np.triu(np.random.default_rng(0).random((n, n))) if weighted else None
+    mask = np.arange(n) != 5
+    problem = bind(np.ones((2, n, n)), n, phi, mask=mask, weights=weights)
+    scales, noise = scales_and_noise()
+    y = np.concatenate([truth(problem), scales])
+    jacobian = np.asarray(jax.jit(jax.jacfwd(lambda x: models(x, problem)))(y))
+    if weights is not None:
+        i, j = np.nonzero(np.triu(np.outer(mask, mask), 1))
+        jacobian = np.tile(weights[i, j], 2)[:, None] * jacobian
+    expected = jacobian.T @ covariance_of_pairs(y, problem, noise) @ jacobian
+    found = score_covariance(problem, y[:3], scales[:2], noise)
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
+
+
+def test_large_matrices_report_their_products(monkeypatch):
+    monkeypatch.setattr(sandwich, "_LARGE", 10)
+    problem = bind(np.ones((2, 12, 12)), 12, (0.0, 60.0))
+    scales, noise = scales_and_noise()
+    events = []
+    score_covariance(problem, truth(problem), scales[:2], noise, events.append)
+    assert [e.done for e in events] == list(range(11))
+    assert all(isinstance(e, Progress) and e.total == 10 for e in events)
+
+
+@pytest.mark.parametrize("photons", [None, 10.0, 1.0])
+def test_speckle_noise_is_seen(photons):
+    noise = noise_of(speckles(photons))
+    assert noise.likely
+    assert noise.neighbour_correlation > 0.1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_independent_errors_are_not_taken_for_speckles(seed):
+    c2 = simulate_pairs(experiment(80), 1 / MODES, 1.0, 0.02, seed)
+    noise = noise_of(c2)
+    assert not noise.likely
+    assert abs(noise.neighbour_correlation) < 0.05
+
+
+@pytest.mark.parametrize("raw", [True, False])
+@pytest.mark.parametrize("photons", [10.0, 1.0])
+def test_shot_noise_and_speckles_of_a_simulation_are_found(raw, photons):
+    # Many modes, for which the covariance of normal intensities holds.
+    noise = noise_of(speckles(photons, 400, modes=20), 1 / 20, diagonal_is_raw=raw)
+    assert noise.shot_noise[0] == pytest.approx(1 / photons, rel=0.02 if raw else 0.25)
+    assert noise.effective_speckles[0] == pytest.approx(400, rel=0.25)
+
+
+def test_a_replaced_diagonal_is_not_read():
+    c2 = speckles(1.0).copy()
+    expected = noise_of(c2)
+    c2[:, range(80), range(80)] = np.nan
+    assert noise_of(c2) == expected
+    assert noise_of(c2, diagonal_is_raw=True) == expected
+
+
+def test_given_speckles_win():
+    noise = noise_of(speckles(1.0), effective_speckles=123.0)
+    assert noise.effective_speckles == (123.0,)
+    assert noise.shot_noise == noise_of(speckles(1.0)).shot_noise
+
+
+def positive(rng, n):
+    a = rng.normal(size=(n, 2 * n))
+    return a @ a.T
+
+
+def test_stretched_draws_have_the_sandwich_covariance():
+    rng = np.random.default_rng(4)
+    information, prior = positive(rng, 4), 0.1 * positive(rng, 4)
+    variance = 5.0 * information + positive(rng, 4)
+    inverse = np.linalg.inv(information + prior)
+    expected = inverse @ (variance + prior) @ inverse
+    matrix, covariance = stretch(information, variance, prior)
+    np.testing.assert_allclose(covariance, expected, rtol=1e-8)
+    np.testing.assert_allclose(matrix @ inverse @ matrix.T, expected, rtol=1e-8)
+
+
+def test_no_direction_becomes_narrower():
+    rng = np.random.default_rng(5)
+    information = positive(rng, 3)
+    direction = rng.normal(size=3)
+    score = information @ direction
+    variance = 20.0 * np.outer(score, score) / (direction @ score)
+    matrix, covariance = stretch(information, variance, np.zeros((3, 3)))
+    plain = np.linalg.inv(information)
+    np.testing.assert_allclose(matrix @ direction, np.sqrt(20.0) * direction, rtol=1e-6)
+    assert np.linalg.eigvalsh(covariance - plain).min() > -1e-9
+    unchanged, _ = stretch(information, 0 * information, 0 * plain)
+    np.testing.assert_allclose(unchanged, np.eye(3), atol=1e-12)
+
+
+def test_concave_parts_of_the_prior_do_not_count():
+    information = np.diag([1.0, 4.0])
+    covariance = stretch(information, 4 * information, np.diag([-0.5, 5.0]))[1]
+    np.testing.assert_allclose(covariance, np.diag([4.0, 21.0 / 81.0]))
+
+
+def posterior_at(n=12, phi=(0.0, 60.0)):
+    problem = bind(np.ones((2, n, n)), n, phi)
+    posterior = Posterior(problem.coordinates, problem.scaling)
+    scales, noise = scales_and_noise()
+    unknowns = Unknowns(jnp.asarray(PARAMETERS), jnp.asarray(scales), jnp.asarray(0.01))
+    return problem, posterior, np.asarray(posterior.inverse(unknowns)), noise
+
+
+def test_correction_is_the_sandwich_in_sampling_coordinates():
+    problem, posterior, y, noise = posterior_at()
+    sigma = 1e-3
+
+    def unknown_coordinates(x):
+        return jnp.concatenate([x[:3], posterior.forward(x)[0].scaling])
+
+    def model(x):
+        return models(unknown_coordinates(x), problem)
+
+    jacobian = np.asarray(jax.jit(jax.jacfwd(model))(y))[:, :-1]
+    prior_curvature = jax.jit(lambda x: posterior.prior_curvature(x, sigma))
+    prior = np.asarray(prior_curvature(y))[:-1, :-1]
+    assert np.linalg.eigvalsh(prior).min() > 0
+    pairs = covariance_of_pairs(np.asarray(unknown_coordinates(jnp.asarray(y))), problem, noise)
+    inverse = np.linalg.inv(jacobian.T @ jacobian / sigma**2 + prior)
+    expected = inverse @ (jacobian.T @ pairs @ jacobian / sigma**4 + prior) @ inverse
+    found = correction(posterior, y, problem.data, noise, sigma)
+    np.testing.assert_allclose(found.covariance[:-1, :-1], expected, rtol=1e-6, atol=1e-12)
+    draws = np.random.default_rng(0).multivariate_normal(y[:-1], inverse, 4000)
+    draws = np.column_stack([draws, np.random.default_rng(1).normal(size=4000)])
+    mapped = found.apply(draws)
+    np.testing.assert_allclose(mapped[:, -1], draws[:, -1])
+    np.testing.assert_allclose(mapped.mean(0), draws.mean(0), rtol=1e-9)
+    np.testing.assert_allclose(mapped[:, :-1].std(0), np.sqrt(np.diagonal(expected)), rtol=0.06)
+
+
+def test_shot_noise_alone_needs_no_correction():
+    problem, posterior, y, noise = posterior_at()
+    sigma, level = 0.01, 1e5
+    alone = replace(
+        noise, shot_noise=(level,) * 2, effective_speckles=((level + 0.2) ** 2 / sigma**2,) * 2
+    )
+    found = correction(posterior, y, problem.data, alone, sigma)
+    np.testing.assert_allclose(found.matrix, np.eye(len(y)), atol=1e-3)
