@@ -110,6 +110,12 @@ def test_data_that_cannot_be_fitted_are_refused_with_advice(tmp_path):
     assert "angle_missing" in [one.code for one in found]
 
 
+def test_one_angle_that_is_not_known_is_no_error(tmp_path):
+    one = replace(LONG, cells=np.array([4]))
+    data = read_run_data(config(write_npz(tmp_path / "a.npz", one, phi=None)))
+    assert [x.severity for x in data.findings if x.code == "angle_missing"] == ["warning"]
+
+
 def test_description_is_plain_and_complete(path):
     analyzer = {"bad_frames": [3], "scattering": {"wavevector_q": 0.006}}
     data = read_run_data(config(path, analyzer=analyzer))

@@ -81,10 +81,10 @@ def test_floats_survive_json_exactly(tmp_path):
 
 def test_arrays_come_back(tmp_path):
     arrays = {"a": np.arange(6.0).reshape(2, 3), "b": np.array([1, 2], np.int32)}
-    with np.load(files.write_npz(tmp_path / "a.npz", arrays)) as stored:
-        assert set(stored) == {"a", "b"}
-        assert stored["b"].dtype == np.int32
-        assert np.array_equal(stored["a"], arrays["a"])
+    stored = files.read_npz(files.write_npz(tmp_path / "a.npz", arrays))
+    assert set(stored) == {"a", "b"}
+    assert stored["b"].dtype == np.int32
+    assert np.array_equal(stored["a"], arrays["a"])
     assert names(tmp_path) == ["a.npz"]
 
 
@@ -94,3 +94,17 @@ def test_json_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "b.json").write_text("{")
     with pytest.raises(ConfigError, match=r"b\.json: not valid JSON"):
         files.read_json(tmp_path / "b.json")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 damaged"])
+def test_arrays_that_cannot_be_read_are_named(tmp_path, content):
+    if content is not None:
+        (tmp_path / "a.npz").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"a\.npz: the arrays cannot be read"):
+        files.read_npz(tmp_path / "a.npz")
+
+
+def test_pickled_objects_are_refused(tmp_path):
+    np.savez(tmp_path / "a.npz", a=np.array([{}], dtype=object))
+    with pytest.raises(ConfigError, match="cannot be read"):
+        files.read_npz(tmp_path / "a.npz")

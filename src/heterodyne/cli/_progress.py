@@ -91,7 +91,8 @@ class Lines:
 
 def _line(event: Progress, elapsed: float) -> str:
     share = event.done / event.total if event.total > 0 else 0.0
-    left = f", about {duration(elapsed * (1 / share - 1))} left" if 0 < share < 1 else ""
+    known = 0 < share < 1 and elapsed > 0
+    left = f", about {duration(elapsed * (1 / share - 1))} left" if known else ""
     figures = _figures(event)
     return f"{event.stage}: {share:.0%}{left}{'; ' + figures if figures else ''}"
 

@@ -26,26 +26,43 @@ def load(path: Path, settings: Sequence[str] | None) -> RunConfig:
     return load_run_config(path, settings or ())
 
 
+def check_folder(config: RunConfig, data: TwoTimeData) -> None:
+    """Refuse the run folder of another run, before any work and without writing.
+
+    Raises:
+        ConfigError: The folder belongs to other data or settings.
+    """
+    from heterodyne.io.run_folder import RunFolder
+
+    RunFolder(Path(config.output.directory)).check(_manifest(config, data))
+
+
 def open_folder(config: RunConfig, data: TwoTimeData, *, force: bool) -> RunFolder:
     """Make or take the run folder and write what the run is made of.
 
     Raises:
         ConfigError: The folder belongs to another run, or cannot be written.
     """
-    from heterodyne.data.run_data import describe_data, describe_source
+    from heterodyne.data.run_data import describe_data
     from heterodyne.io import run_folder
 
-    settings = config.model_dump(mode="json")
-    manifest = run_folder.make_manifest(
-        settings,
+    manifest = _manifest(config, data)
+    folder = run_folder.RunFolder.create(config.output.directory, manifest, force=force)
+    folder.write_json(run_folder.CONFIG, config.model_dump(mode="json"))
+    folder.write_json(run_folder.DATA, describe_data(data))
+    return folder
+
+
+def _manifest(config: RunConfig, data: TwoTimeData) -> dict[str, Any]:
+    from heterodyne.data.run_data import describe_source
+    from heterodyne.io.run_folder import make_manifest
+
+    return make_manifest(
+        config.model_dump(mode="json"),
         describe_source(data),
         command=["heterodyne", *sys.argv[1:]],
         seed=config.cmc_config().seed,
     )
-    folder = run_folder.RunFolder.create(config.output.directory, manifest, force=force)
-    folder.write_json(run_folder.CONFIG, settings)
-    folder.write_json(run_folder.DATA, describe_data(data))
-    return folder
 
 
 def data_lines(facts: Mapping[str, Any]) -> str:

@@ -35,9 +35,11 @@ def command(
 
     config = _run.load(run, settings)
     data = read_run_data(config)
-    folder = _run.open_folder(config, data, force=force)
+    if not force:
+        _run.check_folder(config, data)
     with progress(quiet) as on_event:
         record = _fit(config, data, on_event)
+    folder = _run.open_folder(config, data, force=force)
     folder.write_json(FIT, record)
     if as_json:
         _output.say_json({"folder": folder.path} | record)
@@ -49,14 +51,10 @@ def command(
 
 
 def _fit(config: RunConfig, data: TwoTimeData, on_event: EventSink) -> dict[str, Any]:
-    from heterodyne.optimization.bind import bind
-    from heterodyne.optimization.nlsq.config import NLSQConfig
-    from heterodyne.optimization.nlsq.core import fit_problem
+    from heterodyne.optimization.cmc._pipeline import fit_run
     from heterodyne.optimization.nlsq.record import fit_record
 
-    problem = bind(data, config.parameter_space(), config.cmc_config().per_angle_mode)
-    fit = fit_problem(problem, NLSQConfig.of(config.optimization.nlsq), on_event)
-    return fit_record(fit.result)
+    return fit_record(fit_run(config, data, on_event).result)
 
 
 def _describe(record: Mapping[str, Any]) -> None:

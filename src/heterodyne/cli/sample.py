@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -13,9 +12,6 @@ from heterodyne.cli import _output, _run
 from heterodyne.cli._options import Force, Json, Quiet, RunFile, Settings
 from heterodyne.cli._progress import progress
 from heterodyne.cli.report import write_report
-
-if TYPE_CHECKING:
-    from heterodyne.config.schema import RunConfig
 
 _NOT_CONVERGED = 3
 
@@ -34,6 +30,9 @@ def command(
 
     Fits first, then draws, and writes all results into the run folder.
     """
+    from heterodyne.data.run_data import read_run_data
+    from heterodyne.io.run_folder import RunFolder
+
     config = _run.load(run, settings)
     if config.optimization.method != "cmc":
         raise ConfigError(
@@ -41,30 +40,28 @@ def command(
             where=run,
             remedy="Use 'heterodyne fit', or --set optimization.method=cmc",
         )
-    folder = Path(config.output.directory)
-    if force and not resume:
-        _clear(config, folder)
+    if force and resume:
+        raise ConfigError(
+            "--force starts anew and --resume goes on",
+            where="sample",
+            remedy="Give one of them",
+        )
+    if resume:
+        RunFolder.open(config.output.directory)
+    data = read_run_data(config)
+    folder = _run.open_folder(config, data, force=force)
     with progress(quiet) as on_event:
         from heterodyne.optimization.cmc import _pipeline
 
-        done = _pipeline.run(config, folder, on_event, resume=resume)
-    report = write_report(folder)
+        done = _pipeline.run(config, data, folder, on_event, resume=resume)
+    report = write_report(folder.path)
     if as_json:
-        _output.say_json({"folder": folder, "report": report} | dict(done.summary))
+        _output.say_json({"folder": folder.path, "report": report} | dict(done.summary))
     else:
         describe(done.summary)
         _output.say(f"\nReport: {report}")
     if not done.verdict.converged:
         raise typer.Exit(_NOT_CONVERGED)
-
-
-def _clear(config: RunConfig, folder: Path) -> None:
-    """Make room for a new run, once it is known that its data can be opened."""
-    from heterodyne.data.run_data import open_run_file
-    from heterodyne.io.run_folder import RunFolder
-
-    open_run_file(config)
-    RunFolder(folder).clear()
 
 
 def describe(summary: Mapping[str, Any]) -> None:
@@ -86,10 +83,7 @@ def describe(summary: Mapping[str, Any]) -> None:
     left = (0, len(header) + 1)
     _output.say("\n" + _output.table((*header, "informed", "unit"), rows, left=left))
     if corrected:
-        believe = verdict.get("believe", "corrected")
-        _output.say(
-            f"\nIntervals to believe: {believe} (corrected: for the errors that pairs share)"
-        )
+        _output.say(f"\nIntervals to believe: {verdict['believe']}.")
 
 
 def _cells(row: Mapping[str, Any], corrected: bool) -> tuple[str, ...]:

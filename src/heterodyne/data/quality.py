@@ -83,7 +83,7 @@ def _angles(data: TwoTimeData) -> Iterator[Finding]:
     if without:
         yield Finding(
             "angle_missing",
-            "error",
+            "error" if data.n_angles > 1 else "warning",
             f"No angle is known for {', '.join(map(str, without))}.",
             "Supply phi in degrees: the velocity acts through the angle to the flow.",
         )

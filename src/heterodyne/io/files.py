@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 from heterodyne._errors import ConfigError
 
@@ -107,6 +108,26 @@ def write_npz(path: PathArg, arrays: Mapping[str, ArrayLike]) -> Path:
     with replacing(path) as partial, partial.open("wb") as stream:
         np.savez_compressed(stream, **plain)
     return Path(path)
+
+
+def read_npz(path: PathArg) -> dict[str, Any]:
+    """Read arrays by name; pickled objects are refused.
+
+    Raises:
+        ConfigError: The file is missing or damaged.
+    """
+    import numpy as np
+
+    try:
+        # Opened here, because NumPy leaves a damaged file open.
+        with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
+        raise ConfigError(
+            f"the arrays cannot be read ({error})",
+            where=path,
+            remedy="Remove the file, and run again",
+        ) from None
 
 
 def to_json(value: object) -> str:

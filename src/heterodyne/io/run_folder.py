@@ -6,6 +6,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -28,7 +29,8 @@ MAPS = "maps.npz"
 CURVES = "curves.npz"
 POSTERIOR = "posterior.nc"
 REPORT = "report.html"
-RESULTS = (CONFIG, DATA, FIT, SUMMARY, MAPS, CURVES, POSTERIOR, REPORT)
+CHECKPOINT = "checkpoint.npz"
+RESULTS = (CONFIG, DATA, FIT, SUMMARY, MAPS, CURVES, POSTERIOR, REPORT, CHECKPOINT)
 """Files that a run may leave beside its manifest."""
 
 _PACKAGES = ("arviz-base", "arviz-stats", "h5py", "jax", "jaxlib", "numpy", "numpyro", "scipy")
@@ -54,7 +56,7 @@ class RunFolder:
         Args:
             path: The folder.
             manifest: From ``make_manifest``; it is written.
-            force: Whether the results of another run may be removed.
+            force: Whether the results of any run there are removed first.
 
         Raises:
             ConfigError: The folder belongs to other data or settings, or cannot be written.
@@ -68,8 +70,10 @@ class RunFolder:
                 where=path,
                 remedy="Choose another folder with --set output.directory=...",
             ) from None
-        if folder.file(MANIFEST).exists():
-            folder._make_room(manifest, force)
+        if force:
+            folder.clear()
+        else:
+            folder.check(manifest)
         folder.write_json(MANIFEST, manifest)
         return folder
 
@@ -104,11 +108,13 @@ class RunFolder:
         return self.read_json(MANIFEST)
 
     def check(self, manifest: Mapping[str, Any]) -> None:
-        """Refuse a folder that belongs to another run.
+        """Refuse a folder that belongs to another run; one of no run passes.
 
         Raises:
             ConfigError: Its manifest names other data or other settings.
         """
+        if not self.file(MANIFEST).exists():
+            return
         known = self.manifest
         if _sha256(known) != _sha256(manifest):
             seen = f"it holds results of other data ({_source(known)}, not {_source(manifest)})"
@@ -122,14 +128,6 @@ class RunFolder:
             remedy="Choose another folder with --set output.directory=..., or replace the "
             "results with --force",
         )
-
-    def _make_room(self, manifest: Mapping[str, Any], force: bool) -> None:
-        try:
-            self.check(manifest)
-        except ConfigError:
-            if not force:
-                raise
-            self.clear()
 
     def clear(self) -> None:
         """Remove the files of a run and its manifest; others stay."""
@@ -151,6 +149,18 @@ class RunFolder:
     def write_npz(self, name: str, arrays: Mapping[str, ArrayLike]) -> Path:
         """Write arrays into the folder at once."""
         return files.write_npz(self.file(name), arrays)
+
+    def read_npz(self, name: str) -> dict[str, Any]:
+        """Read arrays of the folder.
+
+        Raises:
+            ConfigError: The file is missing or damaged.
+        """
+        return files.read_npz(self.file(name))
+
+    def replacing(self, name: str) -> AbstractContextManager[Path]:
+        """Give a name to write to, which becomes a file of the folder on success."""
+        return files.replacing(self.file(name))
 
 
 def make_manifest(

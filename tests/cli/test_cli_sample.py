@@ -1,0 +1,171 @@
+import json
+import os
+import signal
+from types import SimpleNamespace
+
+import pytest
+
+from heterodyne import report
+from heterodyne._errors import InterruptedRunError
+from heterodyne._events import Message
+from heterodyne.optimization.cmc import _pipeline
+
+
+def row(name, *, corrected=None, contraction=0.9, unit="Å/s"):
+    low_high = {"low": 900.0, "high": 1100.0}
+    return {
+        "name": name, "unit": unit, "median": 1000.0, "sd": 50.0, **low_high,
+        "corrected": corrected, "contraction": contraction,
+    }  # fmt: skip
+
+
+def summary(converged=True, **changes):
+    verdict = {
+        "converged": converged,
+        "headline": "The chains agree." if converged else "The chains do not agree.",
+        "sentences": ["All is well."],
+        "advice": ["Use it."],
+        "believe": "corrected",
+    }
+    rows = [row("v0", corrected={"sd": 80.0, "low": 840.0, "high": 1160.0}), row("f0", unit="")]
+    return {"verdict": verdict, "rows": rows} | changes
+
+
+@pytest.fixture
+def pipeline(monkeypatch):
+    """A sampler that does what a test says instead of drawing."""
+    calls = []
+
+    def install(outcome):
+        def run(config, data, folder, on_event, *, resume=False):
+            calls.append(SimpleNamespace(config=config, data=data, folder=folder, resume=resume))
+            on_event(Message("Drawing."))
+            found = outcome()
+            folder.write_json("summary.json", found)
+            verdict = SimpleNamespace(converged=found["verdict"]["converged"])
+            return SimpleNamespace(verdict=verdict, summary=found)
+
+        def build(folder):
+            (folder / "report.html").write_text("<p>")
+            return folder / "report.html"
+
+        monkeypatch.setattr(_pipeline, "run", run)
+        monkeypatch.setattr(report, "build", build)
+        return calls
+
+    return install
+
+
+def test_sample_prints_the_verdict_then_the_table_then_the_report(
+    run, run_file, pipeline, tmp_path
+):
+    calls = pipeline(summary)
+    done = run("sample", run_file)
+    assert done.code == 0
+    assert done.out.splitlines() == [
+        "The chains agree.",
+        "  All is well.",
+        "  Advice: Use it.",
+        "",
+        "name  median  sd  95 % interval    corrected  informed  unit",
+        "----  ------  --  -------------  -----------  --------  ----",
+        "v0      1000  50    900 to 1100  840 to 1160       90%  Å/s",
+        "f0      1000  50    900 to 1100            –       90%  –",
+        "",
+        "Intervals to believe: corrected.",
+        "",
+        f"Report: {tmp_path / 'results' / 'report.html'}",
+    ]
+    assert done.err == "Drawing.\n"
+    assert calls[0].resume is False
+    assert calls[0].data.n_frames == 24
+    assert json.loads((tmp_path / "results" / "manifest.json").read_text())["seed"] == 42
+
+
+def test_sample_prints_json(run, run_file, pipeline, tmp_path):
+    pipeline(summary)
+    document = run("sample", run_file, "--json").document
+    assert document.pop("folder") == str(tmp_path / "results")
+    assert document.pop("report") == str(tmp_path / "results" / "report.html")
+    assert document == summary()
+
+
+def test_a_table_without_corrected_intervals_has_no_such_column(run, run_file, pipeline):
+    pipeline(lambda: summary(rows=[row("v0", contraction=None)]))
+    done = run("sample", run_file, "--quiet")
+    assert "corrected" not in done.out.partition("Report: ")[0]
+    assert done.out.splitlines()[6].split() == ["v0", "1000", "50", "900", "to", "1100", "–", "Å/s"]
+    assert done.err == ""
+
+
+def test_a_run_that_has_not_converged_is_reported_with_code_3(run, run_file, pipeline, tmp_path):
+    pipeline(lambda: summary(converged=False))
+    done = run("sample", run_file)
+    assert done.code == 3
+    assert done.out.startswith("The chains do not agree.")
+    assert (tmp_path / "results" / "report.html").exists()
+
+
+def interrupt():
+    raise InterruptedRunError("the run was stopped", where="results", remedy="Run it again")
+
+
+def test_an_interrupted_run_has_code_130_and_says_how_to_go_on(run, run_file, pipeline):
+    pipeline(interrupt)
+    done = run("sample", run_file, "--quiet")
+    assert (done.code, done.out) == (130, "")
+    assert done.err == "heterodyne: results: the run was stopped. Run it again.\n"
+
+
+def test_a_termination_signal_reaches_the_sampler_as_an_interrupt(run, run_file, pipeline):
+    def terminated():
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+        interrupt()
+
+    pipeline(terminated)
+    assert run("sample", run_file, "--quiet").code == 130
+
+
+def test_resume_goes_on_and_force_starts_anew(run, run_file, pipeline, tmp_path):
+    calls = pipeline(summary)
+    nowhere = run("sample", run_file, "--resume")
+    assert nowhere.code == 1
+    assert not (tmp_path / "results").exists()
+    assert run("sample", run_file).code == 0
+    checkpoint = tmp_path / "results" / "checkpoint.npz"
+    checkpoint.write_bytes(b"")
+    assert run("sample", run_file, "--resume").code == 0
+    assert calls[-1].resume is True
+    assert checkpoint.exists()
+    assert run("sample", run_file, "--force").code == 0
+    assert not checkpoint.exists()
+    both = run("sample", run_file, "--force", "--resume")
+    assert both.code == 1
+    assert "Give one of them" in both.err
+
+
+def test_a_run_file_for_least_squares_is_not_sampled(run, run_file, tmp_path):
+    done = run("sample", run_file, "--set", "optimization.method=nlsq")
+    assert done.code == 1
+    assert "Use 'heterodyne fit', or --set optimization.method=cmc" in done.err
+    assert not (tmp_path / "results").exists()
+
+
+def test_report_is_built_anew(run, run_file, pipeline, tmp_path):
+    pipeline(summary)
+    run("sample", run_file, "--quiet")
+    (tmp_path / "results" / "report.html").unlink()
+    done = run("report", "results")
+    assert (done.code, done.out) == (0, "The chains agree.\nReport: results/report.html\n")
+    assert (tmp_path / "results" / "report.html").exists()
+    assert run("report", "results", "--json").document["verdict"] == summary()["verdict"]
+
+
+def test_report_of_no_run_is_refused(run, tmp_path):
+    assert "there is no such folder" in run("report", "nowhere").err
+    (tmp_path / "empty").mkdir()
+    done = run("report", "empty")
+    assert done.code == 1
+    assert "this is no run folder" in done.err
+    assert list((tmp_path / "empty").iterdir()) == []
