@@ -1,0 +1,1 @@
+"""Measurements of speed and of calibration; ``python -m benchmarks`` runs those of speed."""

@@ -1,0 +1,135 @@
+"""Value and gradient of the sum of squares: separable against pair by pair."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from benchmarks.performance import Section, machine
+from heterodyne._typing import JaxArray
+from heterodyne.core._jax import jax, jnp
+from heterodyne.core.likelihood import (
+    PairData,
+    direct_sum_of_squares,
+    pack_pairs,
+    sum_of_squares,
+)
+from heterodyne.core.simulate import Experiment, simulate_pairs
+
+FRAMES = (100, 200, 500, 1000)
+PHI = (-40.0, 15.0, 80.0)
+CONTRAST, OFFSET, SIGMA = 0.2, 1.0, 0.01
+PARAMETERS = np.array([3e3, 0.2, 200, 1e3, -0.3, 500, 60, 0.3, 5, 0.3, 0.02, 5, 0.2, 3.0])
+DURATION = 10.0  # s in which 100 frames last as long as 1,000
+REPEATS = 10_000  # over the number of frames
+TEXT = (
+    "Value and gradient of the sum of squares in the 14 physics parameters and in contrast and "
+    "offset of 3 angles, compiled, on all unique pairs. *Separable* is the kernel that fits and "
+    "samples; *direct* evaluates every pair and is the reference of the tests. Both are timed "
+    "in turn in one process, {most} (few frames) to {least} times (many), after a call that "
+    "compiles. Machine: {machine}; load average {load:.1f} at the start. Other work lengthens the "
+    "median more than the minimum."
+)
+
+
+class Timing(NamedTuple):
+    """Seconds of each repeat of both evaluations, and how far their results differ.
+
+    Attributes:
+        n_frames: Number of frames.
+        separable: Seconds, shape (repeats,).
+        direct: Seconds, shape (repeats,).
+        value_difference: Relative difference of the values.
+        gradient_difference: Difference of the gradients over their norm.
+    """
+
+    n_frames: int
+    separable: np.ndarray
+    direct: np.ndarray
+    value_difference: float
+    gradient_difference: float
+
+
+def measure(n_frames: int) -> Timing:
+    """Time both evaluations at one number of frames."""
+    experiment = Experiment(PARAMETERS, n_frames, DURATION / n_frames, 0.02, PHI)
+    c2 = simulate_pairs(experiment, CONTRAST, OFFSET, SIGMA, seed=1)
+    data = pack_pairs(c2, experiment.t, experiment.q, experiment.dt, experiment.phi)
+    matrix = jnp.asarray(c2)
+    scaling = jnp.repeat(jnp.asarray([CONTRAST, OFFSET]), len(PHI))
+    x = jnp.concatenate([jnp.asarray(PARAMETERS), scaling])
+    evaluations = (lambda: _separable(x, data), lambda: _direct(x, data, matrix))
+    (value, slope), (expected, expected_slope) = (evaluate() for evaluate in evaluations)
+    repeats = REPEATS // n_frames
+    seconds = np.array([[_seconds(evaluate) for evaluate in evaluations] for _ in range(repeats)])
+    units = jnp.maximum(jnp.abs(x), 1.0)
+    error = jnp.linalg.norm((slope - expected_slope) * units)
+    return Timing(
+        n_frames,
+        seconds[:, 0],
+        seconds[:, 1],
+        abs(float(value / expected - 1)),
+        float(error / jnp.linalg.norm(expected_slope * units)),
+    )
+
+
+def _parts(x: JaxArray) -> tuple[JaxArray, JaxArray, JaxArray]:
+    return x[:14], x[14 : 14 + len(PHI)], x[14 + len(PHI) :]
+
+
+@jax.jit
+@jax.value_and_grad
+def _separable(x: JaxArray, data: PairData) -> JaxArray:
+    return sum_of_squares(*_parts(x), data).sum()
+
+
+@jax.jit
+@jax.value_and_grad
+def _direct(x: JaxArray, data: PairData, c2: JaxArray) -> JaxArray:
+    return direct_sum_of_squares(*_parts(x), data, c2).sum()
+
+
+def _seconds(evaluate: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    jax.block_until_ready(evaluate())
+    return time.perf_counter() - start
+
+
+def section() -> Section:
+    """Run the benchmark."""
+    load = os.getloadavg()[0]
+    timings = [measure(n) for n in FRAMES]
+    return Section(
+        "Kernel",
+        TEXT.format(
+            most=REPEATS // min(FRAMES), least=REPEATS // max(FRAMES), machine=machine(), load=load
+        ),
+        (
+            "frames",
+            "pairs",
+            "separable, ms (min / median)",
+            "direct, ms (min / median)",
+            "ratio (min / median)",
+            "value differs by",
+            "gradient differs by",
+        ),
+        [_row(timing) for timing in timings],
+    )
+
+
+def _row(timing: Timing) -> list[str]:
+    fast, slow = ((1e3 * s.min(), 1e3 * np.median(s)) for s in (timing.separable, timing.direct))
+    n_pairs = len(PHI) * timing.n_frames * (timing.n_frames - 1) // 2
+    return [
+        str(timing.n_frames),
+        f"{n_pairs:,}",
+        f"{fast[0]:.2f} / {fast[1]:.2f}",
+        f"{slow[0]:.1f} / {slow[1]:.1f}",
+        f"{slow[0] / fast[0]:.0f} / {slow[1] / fast[1]:.0f}",
+        f"{timing.value_difference:.0e}",
+        f"{timing.gradient_difference:.0e}",
+    ]
