@@ -160,7 +160,7 @@ def test_a_few_wild_pairs_do_not_set_the_noise():
 
 def test_neighbours_of_independent_residuals_scatter_by_the_stated_error():
     n, deviations = 40, []
-    for seed in range(200):
+    for seed in range(150):
         noise = symmetric(np.random.default_rng(seed), 1, n)[0]
         mean, error = neighbour_correlation([moments_of(noise, 0.2)])
         deviations.append(mean / error)
@@ -184,3 +184,11 @@ def test_data_without_residuals_have_infinitely_many_speckles():
     moments = moments_of(np.zeros((10, 10)), 0.2)
     assert moments.correlation == 0.0
     assert moments.effective_speckles(0.1) == np.inf
+
+
+def test_without_contrast_all_noise_is_shot_noise():
+    moments = moments_of(symmetric(np.random.default_rng(2), 1, 60)[0], 0.0)
+    level = shot_noise([moments])
+    assert level > 1.0
+    assert moments.effective_speckles(level) == pytest.approx(level**2, rel=0.1)
+    assert moments.effective_speckles(0.0) == np.inf

@@ -28,6 +28,8 @@ VARYING = ("D0_ref", "v0", "f0")
 MODES = 5
 SPACE = ParameterSpace().with_values({"D0_ref": 2e4, "v0": 300.0, "f0": 0.4})
 SPACE = SPACE.fix(*(n for n in PHYSICS_PARAM_NAMES if n not in VARYING))
+# Small changes of contrasts and offsets in the coordinates of the small posterior.
+STEPS = 1e-5 * np.eye(8)[3:7]
 PARAMETERS = np.array([SPACE[n].value for n in PHYSICS_PARAM_NAMES])
 
 
@@ -56,17 +58,38 @@ def noise_of(c2, contrast=1 / MODES, **options):
     return speckle_noise(problem, truth(problem), [contrast], [1.0], c2, **options)
 
 
-def models(y, problem):
-    """c2 at all fitted unique pairs, angle after angle, from coordinates and scaling."""
-    data, p = problem.data, problem.coordinates.size
-    parameters = problem.coordinates.forward(y[:p])[0]
-    contrast, offset = problem.scaling.expand(y[p:])
-    i, j = np.nonzero(np.triu(np.outer(data.mask, data.mask), 1))
-    parts = []
-    for k, phi in enumerate(np.asarray(data.phi)):
-        g = correlation_matrix(parameters, data.t, data.q, data.dt, phi)
-        parts.append(offset[k] + contrast[k] * g[i, j])
-    return jnp.concatenate(parts)
+def pairs_of(problem):
+    return np.nonzero(np.triu(np.outer(problem.data.mask, problem.data.mask), 1))
+
+
+@lru_cache
+def model_slopes():
+    """d c2 / d (coordinates, scaling) of the small problem, shape (2, N, N, 7)."""
+    problem = small_problem()
+    data = problem.data
+
+    def model(x):
+        parameters = problem.coordinates.forward(x[:3])[0]
+        contrast, offset = problem.scaling.expand(x[3:])
+        g = [correlation_matrix(parameters, data.t, data.q, data.dt, phi) for phi in data.phi]
+        return offset[:, None, None] + contrast[:, None, None] * jnp.stack(g)
+
+    return np.asarray(jax.jit(jax.jacfwd(model))(small_centre()))
+
+
+def jacobian_of(problem):
+    """The same at the fitted unique pairs, angle after angle."""
+    i, j = pairs_of(problem)
+    return model_slopes()[:, i, j].reshape(-1, 7)
+
+
+def small_problem(**selection):
+    return bind(np.ones((2, 12, 12)), 12, (0.0, 60.0), **selection)
+
+
+def small_centre():
+    scales, _ = scales_and_noise()
+    return np.concatenate([truth(small_problem()), scales])
 
 
 def covariance_of_pairs(y, problem, noise):
@@ -74,7 +97,7 @@ def covariance_of_pairs(y, problem, noise):
     data, p = problem.data, problem.coordinates.size
     parameters = problem.coordinates.forward(jnp.asarray(y[:p]))[0]
     contrast, _ = problem.scaling.expand(jnp.asarray(y[p:]))
-    i, j = np.nonzero(np.triu(np.outer(data.mask, data.mask), 1))
+    i, j = pairs_of(problem)
     whole = np.zeros((i.size * data.n_angles,) * 2)
     for k, phi in enumerate(np.asarray(data.phi)):
         g = np.asarray(correlation_matrix(parameters, data.t, data.q, data.dt, phi))
@@ -91,16 +114,14 @@ def scales_and_noise():
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_score_covariance_is_the_sum_over_pairs_of_pairs(weighted):
-    n, phi = 12, (0.0, 60.0)
+    n = 12
     weights = np.triu(np.random.default_rng(0).random((n, n))) if weighted else None
-    mask = np.arange(n) != 5
-    problem = bind(np.ones((2, n, n)), n, phi, mask=mask, weights=weights)
+    problem = small_problem(mask=np.arange(n) != 5, weights=weights)
     scales, noise = scales_and_noise()
-    y = np.concatenate([truth(problem), scales])
-    jacobian = np.asarray(jax.jit(jax.jacfwd(lambda x: models(x, problem)))(y))
+    y = small_centre()
+    jacobian = jacobian_of(problem)
     if weights is not None:
-        i, j = np.nonzero(np.triu(np.outer(mask, mask), 1))
-        jacobian = np.tile(weights[i, j], 2)[:, None] * jacobian
+        jacobian = np.tile(weights[pairs_of(problem)], 2)[:, None] * jacobian
     expected = jacobian.T @ covariance_of_pairs(y, problem, noise) @ jacobian
     found = score_covariance(problem, y[:3], scales[:2], noise)
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
@@ -108,7 +129,7 @@ def test_score_covariance_is_the_sum_over_pairs_of_pairs(weighted):
 
 def test_large_matrices_report_their_products(monkeypatch):
     monkeypatch.setattr(sandwich, "_LARGE", 10)
-    problem = bind(np.ones((2, 12, 12)), 12, (0.0, 60.0))
+    problem = small_problem()
     scales, noise = scales_and_noise()
     events = []
     score_covariance(problem, truth(problem), scales[:2], noise, events.append)
@@ -190,8 +211,8 @@ def test_concave_parts_of_the_prior_do_not_count():
     np.testing.assert_allclose(covariance, np.diag([4.0, 21.0 / 81.0]))
 
 
-def posterior_at(n=12, phi=(0.0, 60.0)):
-    problem = bind(np.ones((2, n, n)), n, phi)
+def small_posterior():
+    problem = small_problem()
     posterior = Posterior(problem.coordinates, problem.scaling)
     scales, noise = scales_and_noise()
     unknowns = Unknowns(jnp.asarray(PARAMETERS), jnp.asarray(scales), jnp.asarray(0.01))
@@ -199,20 +220,18 @@ def posterior_at(n=12, phi=(0.0, 60.0)):
 
 
 def test_correction_is_the_sandwich_in_sampling_coordinates():
-    problem, posterior, y, noise = posterior_at()
+    problem, posterior, y, noise = small_posterior()
     sigma = 1e-3
 
-    def unknown_coordinates(x):
-        return jnp.concatenate([x[:3], posterior.forward(x)[0].scaling])
+    def scales_at(shift):
+        return np.asarray(posterior.forward(jnp.asarray(y + shift))[0].scaling)
 
-    def model(x):
-        return models(unknown_coordinates(x), problem)
-
-    jacobian = np.asarray(jax.jit(jax.jacfwd(model))(y))[:, :-1]
+    slopes = [(scales_at(d) - scales_at(-d)) @ np.eye(4)[k] / 2e-5 for k, d in enumerate(STEPS)]
+    jacobian = jacobian_of(problem) * np.concatenate([np.ones(3), slopes])
     prior_curvature = jax.jit(lambda x: posterior.prior_curvature(x, sigma))
     prior = np.asarray(prior_curvature(y))[:-1, :-1]
     assert np.linalg.eigvalsh(prior).min() > 0
-    pairs = covariance_of_pairs(np.asarray(unknown_coordinates(jnp.asarray(y))), problem, noise)
+    pairs = covariance_of_pairs(small_centre(), problem, noise)
     inverse = np.linalg.inv(jacobian.T @ jacobian / sigma**2 + prior)
     expected = inverse @ (jacobian.T @ pairs @ jacobian / sigma**4 + prior) @ inverse
     found = correction(posterior, y, problem.data, noise, sigma)
@@ -226,7 +245,7 @@ def test_correction_is_the_sandwich_in_sampling_coordinates():
 
 
 def test_shot_noise_alone_needs_no_correction():
-    problem, posterior, y, noise = posterior_at()
+    problem, posterior, y, noise = small_posterior()
     sigma, level = 0.01, 1e5
     alone = replace(
         noise, shot_noise=(level,) * 2, effective_speckles=((level + 0.2) ** 2 / sigma**2,) * 2

@@ -93,9 +93,9 @@ class ResidualMoments:
         return self.product / self.n_neighbours / (self.square / self.n_pairs)
 
     def effective_speckles(self, shot_noise: float) -> float:
-        """Return P; infinite without any residual."""
+        """Return P; infinite without any residual or any intensity that varies."""
         expected = self.model_square + self.n_pairs * (self.contrast + shot_noise) ** 2
-        return expected / self.square if self.square > 0 else float("inf")
+        return expected / self.square if self.square > 0 and expected > 0 else float("inf")
 
 
 def neighbour_correlation(moments: Sequence[ResidualMoments]) -> tuple[float, float]:
@@ -121,8 +121,9 @@ def shot_noise(moments: Sequence[ResidualMoments]) -> float:
         model = sum(m.n_neighbours * m.correlation_at(noise) for m in moments)
         return model / total - target
 
-    largest = _LARGEST_RATIO * max(max(m.contrast for m in moments), 1e-3)
-    if excess(0.0) <= 0:
+    contrast = max(m.contrast for m in moments)
+    largest = _LARGEST_RATIO * max(contrast, 1e-3)
+    if contrast > 0 and excess(0.0) <= 0:
         return 0.0
     if excess(largest) >= 0:
         return largest
