@@ -188,7 +188,7 @@ def test_data_without_residuals_have_infinitely_many_speckles():
 
 def test_without_contrast_all_noise_is_shot_noise():
     moments = moments_of(symmetric(np.random.default_rng(2), 1, 60)[0], 0.0)
-    level = shot_noise([moments])
+    level = shot_noise([moments])  # the residuals have the variance 2
     assert level > 1.0
-    assert moments.effective_speckles(level) == pytest.approx(level**2, rel=0.1)
+    assert moments.effective_speckles(level) == pytest.approx(level**2 / 2, rel=0.1)
     assert moments.effective_speckles(0.0) == np.inf
