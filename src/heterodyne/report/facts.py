@@ -12,7 +12,9 @@ from heterodyne.report.numbers import (
     Rounding,
     count,
     duration,
+    exact,
     known,
+    moment,
     percent,
     significant,
 )
@@ -105,13 +107,13 @@ def _check(name: str, value: Any, limit: Any, write: Any, *, above: bool = False
     if not known(value):
         return None
     bad = known(limit) and (value > limit if above else value < limit)
-    bound = f"{'at most' if above else 'at least'} {significant(limit, 3)}"
+    bound = f"{'at most' if above else 'at least'} {exact(limit)}"
     return tag(
         "tr",
         tag("th", name, scope="row"),
         tag("td", write(value), class_="number"),
         tag("td", bound if known(limit) else NONE, class_="number"),
-        tag("td", "✗ too bad" if bad else "✓ good", class_="wrong" if bad else "right"),
+        tag("td", "✗ fails" if bad else "✓ passes", class_="wrong" if bad else "right"),
     )
 
 
@@ -127,7 +129,7 @@ def data_quality(run: Run) -> Html:
         tag("div", *shown, class_="findings") if shown else nothing,
         facts(
             [
-                ("q", f"{significant(d.get('q'), 5)} 1/Å" if known(d.get("q")) else None),
+                ("q", f"{exact(d['q'])} 1/Å" if known(d.get("q")) else None),
                 ("Time between frames", _seconds(d.get("dt"))),
                 ("Window", _window(d)),
                 ("Time origin", d.get("time_origin")),
@@ -141,11 +143,11 @@ def data_quality(run: Run) -> Html:
 
 
 def _finding(finding: Mapping[str, Any]) -> Html:
-    severity = str(finding.get("severity", "info"))
+    severity, text = str(finding.get("severity", "info")), str(finding.get("text", ""))
     return tag(
         "div",
         tag("strong", _SEVERITY.get(severity, severity)),
-        tag("p", finding.get("text", ""), " ", tag("span", finding.get("advice", ""))),
+        tag("p", text[:1].upper() + text[1:], " ", tag("span", finding.get("advice", ""))),
         class_=f"finding {severity if severity in _SEVERITY else 'info'}",
     )
 
@@ -158,8 +160,8 @@ def _bins(bins: Sequence[Mapping[str, Any]]) -> Html | None:
         tag(
             "tr",
             tag("td", entry.get("label"), class_="number"),
-            tag("td", significant(entry.get("q"), 5), class_="number"),
-            tag("td", significant(entry.get("phi"), 4), class_="number"),
+            tag("td", exact(entry.get("q")), class_="number"),
+            tag("td", exact(entry.get("phi")), class_="number"),
         )
         for entry in bins
     ]
@@ -201,7 +203,7 @@ def _noise_angles(run: Run, n: Mapping[str, Any]) -> Html | None:
             *(
                 tag("td", value, class_="number")
                 for value in (
-                    significant(bins[k].get("phi"), 4) if k < len(bins) else str(k + 1),
+                    exact(bins[k].get("phi")) if k < len(bins) else str(k + 1),
                     count(_at(speckles, k)),
                     significant(_at(shot, k)),
                 )
@@ -241,7 +243,7 @@ def provenance(run: Run) -> Html:
                 *((str(key), value) for key, value in (data.get("details") or {}).items()),
                 ("Command", _code(" ".join(m.get("command") or ()) or None)),
                 ("Seed", m.get("seed")),
-                ("Created", m.get("created")),
+                ("Created", moment(m.get("created"))),
                 ("SHA-256 of the settings", _code(m.get("config_sha256"))),
                 ("heterodyne", m.get("heterodyne")),
                 ("Python", m.get("python")),
@@ -286,13 +288,13 @@ def _if_known(value: Any, write: Any) -> Any:
 
 
 def _seconds(value: Any) -> str | None:
-    return f"{significant(value, 4)} s" if known(value) else None
+    return f"{exact(value)} s" if known(value) else None
 
 
 def _window(d: Mapping[str, Any]) -> str | None:
     if not (known(d.get("t_first")) and known(d.get("t_last"))):
         return None
-    return f"{significant(d['t_first'], 4)} s to {significant(d['t_last'], 4)} s"
+    return f"{exact(d['t_first'])} s to {exact(d['t_last'])} s"
 
 
 def _of(part: Any, whole: Any) -> str | None:

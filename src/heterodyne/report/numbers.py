@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TypeGuard
 
 from heterodyne.report.markup import Html, escaped, tag
@@ -107,6 +108,13 @@ def significant(value: float | None, digits: int = 3) -> str:
     return Rounding(digits - 1 - power)(value)
 
 
+def exact(value: float | None, digits: int = 6) -> str:
+    """Write a setting: a number without an error, with no zeros at its end."""
+    if not known(value):
+        return NONE
+    return _spaced(f"{value:.{digits}g}".replace("e-0", "e-").replace("e+0", "e+"))
+
+
 def count(value: float | None) -> str:
     """Write a whole number."""
     return Rounding(0)(value)
@@ -126,6 +134,15 @@ def duration(seconds: float | None) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def moment(text: str | None) -> str | None:
+    """Write an ISO time to the minute, in UTC; other texts stay as they are."""
+    try:
+        time = datetime.fromisoformat(text or "")
+    except ValueError:
+        return text
+    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def unit(text: str | None) -> Html:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -15,11 +16,13 @@ from heterodyne.report.run import Arrays, Row, Run
 from heterodyne.viz import fits, maps, posterior, sampler, style
 from heterodyne.viz.thin import block_means
 
+_MAPS = ("measured", "model", "residual")
 _OPEN_ANGLES = 6
 _WORST = 4
 # Pixels along an axis of a map, so that the maps of all angles stay below about 3 MB.
 _SIZES = ((4, 256, 2.0), (8, 128, 2.0), (24, 96, 1.25))
 _SMALLEST = (64, 1.0)
+_CUT_SCALE = 1.5
 
 
 def picture(figure: Figure, words: str, *, raster: bool = False) -> Html:
@@ -30,7 +33,8 @@ def picture(figure: Figure, words: str, *, raster: bool = False) -> Html:
         words: What it shows, for readers who cannot see it; also the caption.
         raster: Whether to store pixels, as suits maps, rather than curves.
     """
-    return _image(style.png(figure) if raster else style.svg(figure), figure, words, raster)
+    content = style.png(figure, _CUT_SCALE) if raster else style.svg(figure)
+    return _image(content, figure, words, raster)
 
 
 def _image(content: bytes, figure: Figure, words: str, raster: bool) -> Html:
@@ -46,7 +50,8 @@ def fit_section(run: Run, *facts: Html | None) -> Html:
     title = "Fit against data"
     if run.maps is None:
         return section("fit", title, *facts, tag("p", "This run left no maps."))
-    shown = [_angle(run.maps, k) for k in range(len(run.maps["phi"]))]
+    scales = _scales(run.maps)
+    shown = [_angle(run.maps, k, scales) for k in range(len(run.maps["phi"]))]
     more = shown[_OPEN_ANGLES:]
     return section(
         "fit",
@@ -62,19 +67,34 @@ def fit_section(run: Run, *facts: Html | None) -> Html:
     )
 
 
-def _angle(arrays: Arrays, k: int) -> Html:
+class _Scales(NamedTuple):
+    """What the maps of all angles share: pixels, and ends of the colour scales."""
+
+    size: int
+    scale: float
+    c2: tuple[float, float]
+    residual: float
+
+
+def _scales(arrays: Arrays) -> _Scales:
     n = len(arrays["phi"])
     size, scale = next(((s, z) for most, s, z in _SIZES if n <= most), _SMALLEST)
+    residual, _ = block_means(arrays["residual"], arrays["t"], size)
+    limits = maps.robust_limits(arrays["measured"])
+    return _Scales(size, scale, limits, maps.symmetric_limit(residual))
+
+
+def _angle(arrays: Arrays, k: int, scales: _Scales) -> Html:
     t, name = arrays["t"], maps.angle_text(float(arrays["phi"][k]))
     measured, model, residual = (arrays[key][k : k + 1] for key in _MAPS)
     triple = fits.fit_maps(
-        block_means(measured, t, size)[0],
-        block_means(model, t, size)[0],
-        block_means(residual, t, size)[0],
-        block_means(measured, t, size)[1],
+        block_means(measured, t, scales.size)[0],
+        block_means(model, t, scales.size)[0],
+        block_means(residual, t, scales.size)[0],
+        block_means(measured, t, scales.size)[1],
         arrays["phi"][k : k + 1],
-        limits=maps.robust_limits(arrays["measured"]),
-        residual_limit=maps.symmetric_limit(arrays["residual"]),
+        limits=scales.c2,
+        residual_limit=scales.residual,
     )
     cuts = fits.fit_cuts(
         measured[0],
@@ -89,13 +109,14 @@ def _angle(arrays: Arrays, k: int) -> Html:
     words = f"{name}: measured c2, model and their difference, on the same scales for all angles."
     return join(
         [
-            _image(style.png(triple, scale), triple, words, raster=True),
-            picture(cuts, f"{name}: cuts through the maps; points measured, lines model."),
+            _image(style.png(triple, scales.scale), triple, words, raster=True),
+            picture(
+                cuts,
+                f"{name}: cuts through the maps; points measured, lines model.",
+                raster=len(arrays["phi"]) > _OPEN_ANGLES,
+            ),
         ]
     )
-
-
-_MAPS = ("measured", "model", "residual")
 
 
 def quantities(run: Run) -> Html | None:

@@ -50,6 +50,11 @@ class Run:
         return self.summary["verdict"]
 
     @property
+    def converged(self) -> bool:
+        """Whether the draws can be used."""
+        return bool(self.verdict.get("converged"))
+
+    @property
     def believes_corrected(self) -> bool:
         """Whether the corrected intervals are the ones to believe."""
         return self.verdict.get("believe") == "corrected"

@@ -40,7 +40,7 @@ def identified(run: Run, *pictures: Html | None) -> Html:
             "tr",
             _name(row),
             tag("td", unit(row["unit"])),
-            tag("td", tag("strong", plus_minus(row["mean"], _sd(run, row))), class_="number"),
+            tag("td", plus_minus(row["mean"], _sd(run, row)), class_="number believed"),
             *_intervals(run, row, corrected),
             class_=None if row.get("identified", True) else "open",
         )
@@ -55,9 +55,12 @@ def identified(run: Run, *pictures: Html | None) -> Html:
             "Transport coefficients J, velocity v and sample fraction s at three times of the "
             "window. Quote these rather than the parameters behind them. Values are mean ± "
             "standard deviation; a 95 % interval holds the true value with a probability of "
-            "95 %, given the model and the priors. The intervals to believe are in bold.",
+            "95 %, given the model and the priors.",
+            " The intervals to believe are in bold." if run.converged else None,
         ),
-        table(head, body) if rows else tag("p", "This run has no such quantities."),
+        table(head, body, class_=_class(run))
+        if rows
+        else tag("p", "This run has no such quantities."),
         *pictures,
     )
 
@@ -92,13 +95,14 @@ def _parameter_table(run: Run, rows: Sequence[Row]) -> Html:
             tag("th", "Mean", rowspan=2, class_="number"),
             tag("th", "SD", rowspan=2, class_="number"),
             *_interval_heads(run, corrected),
-            tag("th", "Contraction", rowspan=2),
-            tag("th", "R-hat", rowspan=2, class_="number"),
+            tag("th", "Contraction", rowspan=2, class_="number"),
+            tag("th", "R-hat", rowspan=2, class_="number whole"),
             tag("th", "Effective draws", rowspan=2, class_="number"),
         ),
         tag("tr", *_ends(corrected)),
     ]
-    return table(head, [_parameter_row(run, row, corrected, limits) for row in rows])
+    body = [_parameter_row(run, row, corrected, limits) for row in rows]
+    return table(head, body, class_=_class(run))
 
 
 def _parameter_row(run: Run, row: Row, corrected: bool, limits: Mapping[str, Any]) -> Html:
@@ -138,6 +142,11 @@ def _meter(share: Any) -> Html:
     width = 100 * min(max(share, 0.0), 1.0)
     bar = tag("span", tag("i", style=f"width:{width:.0f}%"), class_="meter")
     return tag("span", bar, f"{share:.2f}".replace("-", "−"), class_="metered")
+
+
+def _class(run: Run) -> str:
+    """Nothing stands out in the tables of a run that has not converged."""
+    return "" if run.converged else "doubtful"
 
 
 def _has_corrected(rows: Sequence[Row]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from heterodyne.report.markup import Html, bullets, join, tag
+from heterodyne.report.numbers import moment
 from heterodyne.report.run import Run
 
 _BELIEVE = {
@@ -20,7 +21,7 @@ _BELIEVE = {
 
 def verdict(run: Run) -> Html:
     """Return the band with the headline, what to believe and what to do."""
-    good = bool(run.verdict.get("converged"))
+    good = run.converged
     status = "✓ Converged" if good else "✗ Not converged: do not use these numbers yet"
     headline = tag("h1", run.verdict.get("headline") or status)
     return tag(
@@ -36,7 +37,7 @@ def verdict(run: Run) -> Html:
 
 def caution(run: Run) -> Html | None:
     """Return a reminder for every table of a run that has not converged."""
-    if run.verdict.get("converged"):
+    if run.converged:
         return None
     return tag(
         "p",
@@ -65,5 +66,5 @@ def _advice(run: Run) -> Html:
 
 def _source(run: Run) -> Html:
     data = run.manifest.get("data") or {}
-    words = [data.get("path"), run.manifest.get("created")]
+    words = [data.get("path"), moment(run.manifest.get("created"))]
     return join([word for word in words if word], " · ")

@@ -6,12 +6,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from heterodyne._typing import ArrayLike, FloatArray
+from heterodyne._typing import ArrayLike, FloatArray, IntArray
 from heterodyne.viz import style
 from heterodyne.viz.maps import angle_text, draw_map, robust_limits, symmetric_limit
 
 _AGES = ((0.1, "early"), (0.4, "middle"), (0.7, "late"))
 _BAND = 0.04
+_POINTS = 120
 
 
 @style.styled
@@ -90,12 +91,14 @@ def fit_cuts(
 
 
 def _lag_cut(panel: Axes, lags: FloatArray, measured: FloatArray, model: FloatArray) -> None:
-    keep = lags > 0
+    keep = np.flatnonzero(lags > 0)
+    few = keep[_spread(keep.size)]
     panel.plot(
-        lags[keep], measured[keep], ".", ms=3.5, color=style.MEASURED, alpha=0.7, label="measured"
+        lags[few], measured[few], ".", ms=3.5, color=style.MEASURED, alpha=0.7, label="measured"
     )
     panel.plot(lags[keep], model[keep], color=style.MODEL, label="model")
     panel.set_xscale("log")
+    style.plain_log(panel.xaxis)
     panel.set(xlabel="lag t2 − t1 (s)", ylabel="c2")
     panel.grid(True, which="major")
     panel.legend(loc="best")
@@ -107,12 +110,20 @@ def _age_cuts(panel: Axes, measured: FloatArray, model: FloatArray, t: FloatArra
         lags, points = age_cut(measured, t, start)
         _, line = age_cut(model, t, start)
         label = f"{word}, t1 = {t[start]:.3g} s"
-        panel.plot(lags, points, ".", ms=3, color=colour, alpha=0.45)
+        few = _spread(lags.size)
+        panel.plot(lags[few], points[few], ".", ms=3, color=colour, alpha=0.45)
         panel.plot(lags, line, color=colour, label=label)
     panel.set_title("Cuts at fixed t1")
     panel.set(xlabel="lag t2 − t1 (s)", ylabel="c2")
     panel.grid(True)
     panel.legend(loc="best")
+
+
+def _spread(size: int) -> IntArray:
+    """Indices of at most ``_POINTS`` points, close at short lags and wide at long ones."""
+    if size <= _POINTS:
+        return np.arange(size)
+    return np.unique(np.geomspace(1, size, _POINTS).round().astype(np.int64)) - 1
 
 
 def age_cut(matrix: FloatArray, t: FloatArray, start: int) -> tuple[FloatArray, FloatArray]:

@@ -95,7 +95,7 @@ def draw_map(
         vmax=limits[1],
         interpolation="nearest",
     )
-    style.few_ticks(panel)
+    style.few_ticks(panel, x=5, y=5)
     return image
 
 

@@ -29,6 +29,7 @@ _CENTRAL = (0.5, 99.5)
 _ZOOM = 6.0
 _CELLS = 480
 _POINTS = 120
+_PILED = 0.02
 
 
 @style.styled
@@ -109,10 +110,10 @@ def _window(layers: Mapping[str, FloatArray]) -> tuple[float, float]:
 
 
 def density(draws: FloatArray, window: tuple[float, float]) -> tuple[FloatArray, FloatArray]:
-    """Estimate a density by a smoothed histogram, reflected at the extreme draws.
+    """Estimate a density by a smoothed histogram.
 
-    Bounded parameters often pile up at a bound; reflection keeps the density from
-    falling off there.
+    Bounded parameters often pile up at a bound; there the draws are reflected, which
+    keeps the density from falling off.
 
     Args:
         draws: Draws, shape (n,).
@@ -121,21 +122,27 @@ def density(draws: FloatArray, window: tuple[float, float]) -> tuple[FloatArray,
     Returns:
         Values within the window and their densities, with zeros beyond the draws.
     """
-    low, high = float(draws.min()), float(draws.max())
-    if not high > low:
-        return np.array(window), np.zeros(2)
     inside = draws[(draws >= window[0]) & (draws <= window[1])]
     spread = float(np.std(inside)) if inside.size > 1 else 0.0
+    bandwidth = 0.9 * spread * max(inside.size, 1) ** -0.2
+    low, high = _support(draws, bandwidth)
     a, b = max(low, window[0]), min(high, window[1])
-    if not (b > a and spread > 0):
+    if not (b > a and bandwidth > 0):
         return np.array(window), np.zeros(2)
     counts, edges = np.histogram(draws, _CELLS, range=(a, b))
     cell = (b - a) / _CELLS
-    bandwidth = 0.9 * spread * inside.size**-0.2
     smooth = gaussian_filter1d(counts / (draws.size * cell), bandwidth / cell, mode="reflect")
     grid = 0.5 * (edges[1:] + edges[:-1])
     grid, smooth = grid[:: _CELLS // _POINTS], smooth[:: _CELLS // _POINTS]
     return np.concatenate([[a], grid, [b]]), np.concatenate([[0.0], smooth, [0.0]])
+
+
+def _support(draws: FloatArray, bandwidth: float) -> tuple[float, float]:
+    """Range of the density: up to a bound where draws pile up, beyond the draws elsewhere."""
+    low, high = float(draws.min()), float(draws.max())
+    at_low = np.mean(draws < low + bandwidth) > _PILED
+    at_high = np.mean(draws > high - bandwidth) > _PILED
+    return low - (0 if at_low else 3) * bandwidth, high + (0 if at_high else 3) * bandwidth
 
 
 @style.styled
@@ -240,6 +247,7 @@ def _band(panel: Axes, t: FloatArray, inner: FloatArray, outer: FloatArray | Non
     finite = everything[np.isfinite(everything)]
     if finite.size and finite.min() > 0 and finite.max() > 30 * finite.min():
         panel.set_yscale("log")
+        style.plain_log(panel.yaxis, (1.0, 3.0))
     else:
         style.few_ticks(panel, x=None)
     panel.set_xlim(t[0], t[-1])

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from scipy.stats import rankdata
 
 from heterodyne._typing import ArrayLike, FloatArray
@@ -16,7 +15,7 @@ from heterodyne.viz import style
 
 _POINTS = 600
 _BINS = 20
-_MOST_BARS = 30
+_MOST_BARS = 20
 
 
 @style.styled
@@ -96,7 +95,7 @@ def energies(energy: ArrayLike, threshold: float = 0.3) -> Figure:
     bars.barh(np.arange(1, len(values) + 1), values, color=_colours(len(values)), height=0.6)
     bars.axvline(threshold, color=style.INK, ls="--", lw=1.0)
     bars.set(
-        xlabel="BFMI (right of the line is good)", ylabel="chain", title="BFMI of each chain",
+        xlabel=f"BFMI (good: at least {threshold:g})", ylabel="chain", title="BFMI of each chain",
         yticks=np.arange(1, len(values) + 1), ylim=(len(values) + 0.6, 0.4),
         xlim=(0, max(1.2, 1.1 * float(values.max()))),
     )  # fmt: skip
@@ -136,7 +135,7 @@ def overview(rows: Sequence[Mapping[str, Any]], r_hat: float, ess: float) -> Fig
     left.hlines(y, 1e-4, excess, color=colours, lw=1.2)
     left.scatter(excess, y, c=colours, s=16, zorder=3)
     left.axvline(r_hat - 1.0, color=style.INK, ls="--", lw=1.0)
-    left.set(xscale="log", xlabel="R-hat − 1 (left of the line is good)", xlim=(1e-4, None))
+    left.set(xscale="log", xlabel=f"R-hat − 1 (good: at most {r_hat - 1:g})", xlim=(1e-4, None))
     left.set_title("R-hat" if len(worst) == len(known) else f"R-hat, worst {len(worst)}")
     for key, marker, label in (("ess_bulk", "o", "centre"), ("ess_tail", "D", "tails")):
         sizes = np.array([np.nan if row[key] is None else row[key] for row in worst], float)
@@ -146,24 +145,17 @@ def overview(rows: Sequence[Mapping[str, Any]], r_hat: float, ess: float) -> Fig
             sizes, y, facecolors=face, edgecolors=colours, marker=marker, s=16, label=label
         )
     right.axvline(ess, color=style.INK, ls="--", lw=1.0)
-    right.set(xscale="log", xlabel="effective draws (right of the line is good)")
-    _plain_numbers(left, (1.0,))
-    _plain_numbers(right, (1.0, 2.0, 5.0))
+    right.set(xscale="log", xlabel=f"effective draws (good: at least {ess:g})")
+    style.plain_log(left.xaxis)
+    style.plain_log(right.xaxis, (1.0, 2.0, 5.0))
     right.set_title("Effective sample size")
-    right.legend(loc="best")
+    right.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, borderpad=0.1)
     left.set_yticks(y, [style.literal(row["name"]) for row in worst])
     left.set_ylim(len(worst) - 0.4, -0.6)
     for panel in (left, right):
         panel.grid(True, axis="both")
         panel.tick_params(axis="y", length=0)
     return figure
-
-
-def _plain_numbers(panel: Axes, subs: tuple[float, ...]) -> None:
-    """Write the ticks of a logarithmic axis as 0.01 and 500, not as powers."""
-    panel.xaxis.set_major_locator(LogLocator(subs=subs))
-    panel.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-    panel.xaxis.set_minor_locator(NullLocator())
 
 
 def _colours(n: int) -> list[str]:
