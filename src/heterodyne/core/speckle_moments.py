@@ -123,8 +123,8 @@ def shot_noise(moments: Sequence[ResidualMoments]) -> float:
 
     contrast = max(m.contrast for m in moments)
     largest = _LARGEST_RATIO * max(contrast, 1e-3)
-    if contrast > 0 and excess(0.0) <= 0:
-        return 0.0
-    if excess(largest) >= 0:
+    if contrast == 0 or excess(largest) >= 0:
         return largest
+    if excess(0.0) <= 0:
+        return 0.0
     return float(root_scalar(excess, bracket=(0.0, largest), xtol=1e-12 * largest).root)
