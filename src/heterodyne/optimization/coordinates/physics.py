@@ -90,7 +90,10 @@ class PhysicsCoordinates:
 
     @property
     def _on_ridge(self) -> bool:
-        return self.space["f0"].vary and self.space["f2"].vary
+        # At f1 = 0 for good there is no ridge: f0 alone is the amplitude.
+        f1 = self.space["f1"]
+        turning = f1.vary or f1.value != 0.0
+        return turning and self.space["f0"].vary and self.space["f2"].vary
 
     @cached_property
     def curves(self) -> Curves:

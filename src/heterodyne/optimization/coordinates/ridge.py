@@ -73,8 +73,11 @@ class Ridge:
         flat = f1 == 0.0
         inverse = 1.0 / jnp.where(flat, 1.0, f1)
         ends = [self.t_ref + (x - log_amplitude) * inverse for x in (bottom, np.log(self.f0.max))]
+        # At f1 = 0 f0 is the amplitude: within its bounds every f2 is allowed, else none.
+        allowed = (bottom < log_amplitude) & (log_amplitude < np.log(self.f0.max))
+        flat_high = jnp.where(allowed, self.f2.max, self.f2.min)
         low = jnp.where(flat, self.f2.min, jnp.maximum(self.f2.min, jnp.minimum(*ends)))
-        high = jnp.where(flat, self.f2.max, jnp.minimum(self.f2.max, jnp.maximum(*ends)))
+        high = jnp.where(flat, flat_high, jnp.minimum(self.f2.max, jnp.maximum(*ends)))
         return low, high
 
 
