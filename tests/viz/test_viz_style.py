@@ -1,0 +1,57 @@
+import io
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from PIL import Image
+
+from heterodyne.viz import style
+from heterodyne.viz.maps import two_time_maps
+
+
+def figure():
+    return two_time_maps(np.ones((1, 4, 4)), np.arange(1.0, 5.0), [0.0], title="A $ and $ B")
+
+
+def test_png_has_the_pixels_of_its_size():
+    drawn = figure()
+    image = Image.open(io.BytesIO(style.png(drawn, 1.5)))
+    assert image.size[0] == pytest.approx(96 * 1.5 * drawn.get_figwidth(), abs=1)
+
+
+def test_svg_is_a_document_and_the_same_every_time():
+    first, second = style.svg(figure()), style.svg(figure())
+    assert ET.fromstring(first).tag.endswith("svg")
+    assert first == second
+
+
+def test_drawing_leaves_the_settings_of_matplotlib_alone():
+    before = dict(mpl.rcParams)
+    style.svg(figure())
+    assert dict(mpl.rcParams) == before
+
+
+def test_drawing_does_without_pyplot():
+    code = "import sys, heterodyne.viz.{0}; print('matplotlib.pyplot' in sys.modules)"
+    for module in ("maps", "fits", "posterior", "sampler"):
+        done = subprocess.run(
+            [sys.executable, "-c", code.format(module)],
+            capture_output=True, text=True, check=True, timeout=120,
+        )  # fmt: skip
+        assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    ("unit", "label"),
+    [
+        ("", "x"),
+        ("Å/s", "x (Å/s)"),
+        ("Å/s^(1+beta)", r"x (Å/s$^{1+\beta}$)"),
+        ("$", r"x (\$)"),
+    ],
+)
+def test_units_in_labels(unit, label):
+    assert style.with_unit("x", unit) == label
