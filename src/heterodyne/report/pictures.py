@@ -63,7 +63,7 @@ def fit_section(run: Run, *facts: Html | None) -> Html:
             "diagonal. Grey pixels were not fitted.",
         ),
         *shown[:_OPEN_ANGLES],
-        folded(f"The other {len(more)} angles", *more) if more else None,
+        folded(f"Angles {_OPEN_ANGLES + 1} to {len(shown)}", *more) if more else None,
     )
 
 

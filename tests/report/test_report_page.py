@@ -1,0 +1,298 @@
+import base64
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import xarray as xr
+from make_run_folder import OPEN, TRUTH, make_run_folder
+
+from heterodyne._errors import ConfigError
+from heterodyne.report import build
+from heterodyne.report.page import render
+from heterodyne.report.run import read
+
+VOID = {"meta", "img", "br", "hr", "link", "input"}
+ANCHORS = [
+    "quantities", "fit", "parameters", "identifiability", "priors", "sampler", "data", "noise",
+    "provenance", "words",
+]  # fmt: skip
+
+
+class Page(HTMLParser):
+    """Text, elements and rows of a page; fails where elements are not closed in order."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.elements, self.words, self.style = [], [], [], ""
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" in self.open:
+            self.style += data
+        elif data.strip():
+            self.words.append(data.strip())
+
+    @property
+    def text(self):
+        return " ".join(self.words)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("runs")
+    good = make_run_folder(root / "good", n_frames=40)
+    bad = make_run_folder(root / "bad", converged=False, corrected=False, n_frames=40)
+    return {"good": good, "bad": bad}
+
+
+@pytest.fixture(scope="module")
+def pages(folders):
+    return {name: build(folder).read_text(encoding="utf-8") for name, folder in folders.items()}
+
+
+@pytest.fixture
+def copy(folders, tmp_path):
+    """A folder of its own, without the fit's maps, which take longest to draw."""
+    folder = tmp_path / "run"
+    shutil.copytree(folders["good"], folder)
+    (folder / "maps.npz").unlink()
+    return folder
+
+
+def change(folder, name, edit):
+    path = folder / name
+    value = json.loads(path.read_text(encoding="utf-8"))
+    edit(value)
+    path.write_text(json.dumps(value), encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["good", "bad"])
+def test_page_is_whole_and_loads_nothing(pages, name):
+    page = Page(pages[name])
+    assert "http://" not in pages[name]
+    assert "https://" not in pages[name]
+    assert "url(" not in page.style
+    assert "@import" not in page.style
+    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in page.elements}
+    sources = [attrs["src"] for _, attrs in page.elements if "src" in attrs]
+    assert len(sources) >= 10
+    for source in sources:
+        kind, _, content = source.partition(";base64,")
+        start = base64.b64decode(content)[:8]
+        assert start == b"\x89PNG\r\n\x1a\n" if kind == "data:image/png" else start == b"<?xml ve"
+    assert len(pages[name]) < 5_000_000
+
+
+@pytest.mark.parametrize("name", ["good", "bad"])
+def test_verdict_comes_first_and_the_rest_in_order(pages, name):
+    body = pages[name].partition("<body>")[2]
+    assert body.index('<header class="verdict') < body.index("<nav")
+    order = [body.index(f'id="{anchor}"') for anchor in ANCHORS]
+    assert order == sorted(order)
+    assert body.index("<nav") < order[0]
+    page = Page(pages[name])
+    links = [attrs["href"] for tag, attrs in page.elements if tag == "a"]
+    assert links == [f"#{anchor}" for anchor in ANCHORS]
+    assert [tag for tag, _ in page.elements].count("h1") == 1
+
+
+def test_pictures_say_what_they_show(pages):
+    pictures = [attrs for tag, attrs in Page(pages["good"]).elements if tag == "img"]
+    assert all(len(attrs["alt"]) > 10 for attrs in pictures)
+
+
+def test_converged_run_says_so_and_what_to_believe(pages):
+    top = Page(pages["good"].partition("<nav")[0].partition("<body>")[2] + "</main>").text
+    assert top.startswith("✓ Converged")
+    assert "Believe the corrected intervals." in top
+    assert "Quote J, v and s" in top
+    assert "not converged" not in Page(pages["good"]).text
+
+
+def test_run_that_did_not_converge_says_so_on_top(pages):
+    words = Page(pages["bad"]).words
+    start = words.index("✗ Not converged: do not use these numbers yet")
+    assert words[start + 1] == "The sampler has not converged: do not use these numbers."
+    assert "Nothing yet." in words[start : start + 8]
+    assert words[start - 1].endswith("heterodyne report")
+    assert "Believe the" not in Page(pages["bad"]).text
+    assert pages["bad"].count('<table class="doubtful">') == 3
+
+
+def test_names_and_units_of_every_quantity_appear(pages, folders):
+    summary = json.loads((folders["good"] / "summary.json").read_text(encoding="utf-8"))
+    page = Page(pages["good"])
+    titles = {attrs.get("title") for _, attrs in page.elements}
+    for row in summary["rows"]:
+        assert row["name"] in page.words
+        assert row["description"] in page.words
+        assert not row["unit"] or row["unit"] in titles
+    assert "diffusion" not in pages["good"].lower()
+
+
+def rows_of(page, name):
+    """Cells of the table row of a quantity."""
+    row = re.search(rf"<tr[^>]*><th[^>]*><code>{re.escape(name)}</code>.*?</tr>", page)
+    assert row is not None
+    return [re.sub("<.*?>", "", cell) for cell in re.findall("<td.*?</td>", row[0])], row[0]
+
+
+def test_intervals_to_believe_stand_out(pages):
+    _, good = rows_of(pages["good"], "v0")
+    believed = re.findall(r'<td class="number (?:from|to) (believed|other)">', good)
+    assert believed == ["other", "other", "believed", "believed"]
+    cells, _ = rows_of(pages["bad"], "v0")
+    assert len(cells) == 8
+
+
+def test_numbers_of_a_row_are_those_of_the_run(pages, folders):
+    summary = json.loads((folders["good"] / "summary.json").read_text(encoding="utf-8"))
+    row = next(r for r in summary["rows"] if r["name"] == "v0")
+    cells, _ = rows_of(pages["good"], "v0")
+    sd = row["corrected"]["sd"]
+    assert float(cells[1]) == pytest.approx(row["mean"], abs=0.05 * sd)
+    assert float(cells[2]) == pytest.approx(sd, rel=0.05)
+    assert [float(x) for x in cells[3:5]] == pytest.approx([row["low"], row["high"]], abs=0.6)
+    assert float(cells[5]) == pytest.approx(row["corrected"]["low"], abs=0.05 * sd)
+
+
+def test_parameters_that_the_data_leave_open_are_named(pages):
+    page = Page(pages["good"])
+    start = page.words.index("Not identified by the data:")
+    named = [word for word in page.words[start + 1 : start + 8] if word in TRUTH]
+    assert named == list(OPEN)
+    assert page.words.count("set by the prior") == len(OPEN)
+
+
+def test_failed_checks_are_marked(pages):
+    assert pages["good"].count("✗ fails") == 0
+    assert pages["bad"].count("✗ fails") == 5
+    assert "too bad" not in pages["bad"]
+
+
+def test_every_angle_is_shown(pages):
+    page = Page(pages["good"])
+    captions = [word for word in page.words if "measured c2, model" in word]
+    assert [word.split(":")[0] for word in captions] == ["φ = −30°", "φ = 15°", "φ = 75°"]
+
+
+def test_findings_noise_and_provenance_appear(pages):
+    text = Page(pages["good"]).text
+    for words in (
+        "Frames 40 and 41 are darker than their neighbours by 31 %.",
+        "The data inform f0·exp(−f1·f2), not f0 and f2 apart.",
+        "Errors of neighbouring pairs move together",
+        "ab12" * 16,
+        "heterodyne sample run.yaml",
+        "/data/2024-3/sheared <gel> & ink.hdf",
+        "numpyro 0.22.0",
+        '"end_frame": 96',
+    ):
+        assert words in text
+
+
+def test_texts_of_files_are_escaped(copy):
+    evil = '<script>alert("x")</script>'
+
+    def spoil(summary):
+        summary["verdict"]["headline"] = summary["noise"]["text"] = evil
+        summary["verdict"]["sentences"] = summary["verdict"]["advice"] = [evil]
+        for row in summary["rows"]:
+            row["description"] = row["unit"] = evil
+
+    change(copy, "summary.json", spoil)
+    change(
+        copy, "manifest.json", lambda m: m["data"].update({"path": evil, "details": {evil: evil}})
+    )
+    change(copy, "data.json", lambda d: d.update(notes=[evil], time_origin=evil))
+    change(copy, "fit.json", lambda f: f.update(message=evil, fixed={evil: 1.0}))
+    change(copy, "config.json", lambda c: c.update({evil: evil}))
+    page = render(read(copy))
+    assert "<script" not in page
+    text = Page(page).text
+    assert text.count(evil) > 20
+
+
+def test_optional_files_and_groups_may_be_missing(copy):
+    (copy / "curves.npz").unlink()
+    with xr.open_datatree(copy / "posterior.nc", engine="h5netcdf") as tree:
+        kept = {name: tree[name].load().to_dataset() for name in ("posterior", "derived")}
+    xr.DataTree.from_dict(kept).to_netcdf(copy / "posterior.nc", engine="h5netcdf")
+    text = Page(render(read(copy))).text
+    assert "This run left no maps." in text
+    assert "bands over the window" not in text
+    assert "Steps in energy" not in text
+    assert "The least settled quantities" in text
+
+
+def test_numbers_that_a_run_could_not_find_are_dashes(copy):
+    def forget(summary):
+        for row in summary["rows"]:
+            row.update(r_hat=None, ess_bulk=None, ess_tail=None, contraction=None)
+        summary["sampler"] = {"engine": "nuts", "r_hat_max": None}
+        summary["noise"] = {}
+
+    change(copy, "summary.json", forget)
+    page = render(read(copy))
+    cells, _ = rows_of(page, "f1")
+    assert cells[-3:] == ["–", "–", "–"]
+    assert "nan" not in Page(page).text.lower().split()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["config.json", "manifest.json", "data.json", "fit.json", "summary.json", "posterior.nc"],
+)
+def test_missing_file_is_named(copy, name):
+    (copy / name).unlink()
+    with pytest.raises(ConfigError, match=re.escape(name)):
+        build(copy)
+    assert not list(copy.glob(".*report*"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "seen"),
+    [
+        ("summary.json", b"{", "summary.json: not valid JSON"),
+        ("summary.json", b"{}", "there is no 'verdict'"),
+        ("fit.json", b"[]", "holds no mapping"),
+        ("posterior.nc", b"no netcdf", "posterior.nc: the draws cannot be read"),
+        ("curves.npz", b"no zip", "curves.npz: the arrays cannot be read"),
+    ],
+)
+def test_broken_file_is_named(copy, name, content, seen):
+    (copy / name).write_bytes(content)
+    with pytest.raises(ConfigError, match=re.escape(seen)):
+        build(copy)
+
+
+def test_folder_of_no_run_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="no run folder"):
+        build(tmp_path)
+
+
+def test_many_angles_are_folded_and_stay_small(copy, folders):
+    n = 7
+    with np.load(folders["good"] / "maps.npz") as stored:
+        maps = dict(stored)
+    for key, values in maps.items():
+        if len(values) == 3:
+            maps[key] = np.resize(values, (n, *values.shape[1:]))
+    np.savez(copy / "maps.npz", **maps)
+    page = render(read(copy))
+    assert "Angles 7 to 7" in Page(page).text
+    assert page.count("measured c2, model") == 2 * n
+    assert len(page) < 4_000_000
