@@ -1,0 +1,297 @@
+"""Sampling coordinates: round trips, determinants, bounds and smoothness."""
+
+from __future__ import annotations
+
+from functools import cache, partial
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from heterodyne.config.parameter_names import PHYSICS_PARAM_NAMES
+from heterodyne.config.parameter_space import ParameterSpace
+from heterodyne.core._jax import jax, jnp
+from heterodyne.optimization.coordinates.physics import PhysicsCoordinates
+from heterodyne.optimization.coordinates.ridge import Ridge
+from heterodyne.optimization.coordinates.walls import bend, unbend
+
+T = 0.1 * np.arange(1.0, 201.0)
+INDEX = {name: k for k, name in enumerate(PHYSICS_PARAM_NAMES)}
+LOG_SPACE = np.array([ParameterSpace()[n].info.log_space for n in PHYSICS_PARAM_NAMES])
+CURVES = (
+    ("D0_ref", "alpha_ref", "D_offset_ref"),
+    ("D0_sample", "alpha_sample", "D_offset_sample"),
+    ("v0", "beta", "v_offset"),
+    ("f0", "f1", "f3"),
+)
+SUBSETS = {
+    "nothing": (),
+    "f0 and exponents": ("f0", "alpha_ref", "beta", "D_offset_sample"),
+    "f2 and prefactors": ("f2", "D0_ref", "v_offset", "phi0"),
+    "f1 and offsets": ("f1", "D_offset_ref", "v0", "beta", "v_offset"),
+}
+# These compile in a third of the time, which is most of the time here.
+QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+EVERY_SUBSET = pytest.mark.parametrize("fixed", SUBSETS.values(), ids=SUBSETS.keys())
+
+
+@cache
+def coordinates_without(*fixed):
+    space = ParameterSpace().with_values({"f2": T.mean()})
+    return PhysicsCoordinates.of(space.fix(*fixed), T)
+
+
+def limits(space):
+    rows = [space[n] for n in PHYSICS_PARAM_NAMES]
+    return np.array([p.min for p in rows]), np.array([p.max for p in rows])
+
+
+def interior(shares, space):
+    """Parameters at given shares of their ranges, on log axes where priors are."""
+    low, high = limits(space)
+    ratio = np.where(LOG_SPACE, high / np.where(LOG_SPACE, low, 1.0), 1.0)
+    points = np.where(LOG_SPACE, low * ratio**shares, low + (high - low) * shares)
+    f1, f2 = points[..., INDEX["f1"]], points[..., INDEX["f2"]]
+    # The chart holds amplitudes of the fraction at mid-window from exp(-200) up to where
+    # f3 drowns in them.
+    rising, reach = f1 > 0, 1.0 / np.maximum(np.abs(f1), 1e-3)
+    low = np.where(rising, -5.0, -170.0) * reach
+    high = np.where(rising, 170.0, 5.0) * reach
+    points[..., INDEX["f2"]] = np.clip(f2, T.mean() + low, T.mean() + high)
+    fixed = [k for k, n in enumerate(PHYSICS_PARAM_NAMES) if not space[n].vary]
+    points[..., fixed] = [space[PHYSICS_PARAM_NAMES[k]].value for k in fixed]
+    return points
+
+
+def special_points(space):
+    """Points at exponent 0, with rates floored, and near bounds, among random ones."""
+    rng = np.random.default_rng(5)
+    shares = rng.uniform(0.02, 0.98, (24, 14))
+    shares[6:9] = rng.choice([1e-6, 1 - 1e-6], (3, 14))
+    points = interior(shares, space)
+    at_zero = [INDEX[n] for n in ("alpha_ref", "alpha_sample", "beta", "f1")]
+    points[:3, [k for k in at_zero if space[PHYSICS_PARAM_NAMES[k]].vary]] = 0.0
+    for component in ("ref", "sample"):
+        names = [f"{n}_{component}" for n in ("D0", "alpha", "D_offset")]
+        if space[names[2]].vary:
+            place = [INDEX[n] for n in names]
+            row = points[3:6, place]
+            power = T[100] ** row[:, 1]
+            points[3:6, place[2]] = np.maximum(-3.0 * row[:, 0] * power, -9e4)
+    return points
+
+
+@partial(jax.jit, static_argnames="coordinates", compiler_options=QUICKLY)
+def both_ways(points, coordinates):
+    y = jax.vmap(coordinates.inverse)(points)
+    return y, *jax.vmap(coordinates.forward)(y)
+
+
+@partial(jax.jit, static_argnames="coordinates", compiler_options=QUICKLY)
+def images(y, coordinates):
+    """Parameters, log determinant, Jacobian of what varies, gradient of log_det."""
+
+    def all_of(x):
+        value, pull = jax.vjp(lambda z: jnp.append(*coordinates.forward(z)), x)
+        (rows,) = jax.vmap(pull)(jnp.eye(15))
+        return value[:14], value[14], rows[coordinates.indices], rows[14]
+
+    return jax.vmap(all_of)(y)
+
+
+def distance(found, expected, space):
+    """Largest difference over the range, or in the logarithm of a prefactor."""
+    low, high = limits(space)
+    relative = np.abs(np.log(np.abs(found[..., LOG_SPACE] / expected[..., LOG_SPACE]))).max()
+    absolute = np.abs((found - expected) / (high - low))[..., ~LOG_SPACE].max()
+    return max(float(relative), float(absolute))
+
+
+@EVERY_SUBSET
+def test_parameters_come_back(fixed):
+    coordinates = coordinates_without(*fixed)
+    points = special_points(coordinates.space)
+    y, found, _ = both_ways(points, coordinates)
+    assert y.shape == (len(points), 14 - len(fixed))
+    assert np.isfinite(y).all()
+    assert distance(np.asarray(found), points, coordinates.space) < 1e-9
+    held = [INDEX[n] for n in fixed]
+    np.testing.assert_array_equal(np.asarray(found)[:, held], points[:, held])
+
+
+@EVERY_SUBSET
+def test_log_det_is_that_of_the_jacobian(fixed):
+    coordinates = coordinates_without(*fixed)
+    points = special_points(coordinates.space)
+    y, _, _ = both_ways(points, coordinates)
+    _, log_det, jacobian, gradient = map(np.asarray, images(y, coordinates))
+    # Rows and columns are scaled so that the reference determinant keeps its digits.
+    rows = np.abs(jacobian).max(axis=2)
+    columns = np.abs(jacobian / rows[:, :, None]).max(axis=1)
+    _, logs = np.linalg.slogdet(jacobian / rows[:, :, None] / columns[:, None])
+    expected = logs + np.log(rows).sum(1) + np.log(columns).sum(1)
+    np.testing.assert_allclose(log_det, expected, rtol=0, atol=1e-6)
+    assert np.isfinite(gradient).all()
+
+
+def widths(y, coordinates):
+    """Distances over which the map bends, in the order of the coordinates."""
+    space, unit = coordinates.space, np.ones((len(y), 14))
+    full = np.zeros((len(y), 14))
+    full[:, coordinates.indices] = y
+    low, high = limits(space)
+    for prefactor, exponent, offset in np.array(CURVES):
+        unit[:, INDEX[prefactor]] = 0.3
+        span = (high - low)[INDEX[exponent]]
+        unit[:, INDEX[exponent]] = 0.05 * span
+        if all(space[n].vary for n in (prefactor, exponent, offset)):
+            unit[:, INDEX[exponent]] *= np.exp(full[:, INDEX[prefactor]])
+        unit[:, INDEX[offset]] = 0.02 * (high - low)[INDEX[offset]]
+    unit[:, INDEX["f2"]] = 0.3 if {"f0", "f2"} <= set(coordinates.names) else 1e3
+    return unit[:, coordinates.indices]
+
+
+@EVERY_SUBSET
+def test_images_lie_inside_the_bounds(fixed):
+    coordinates = coordinates_without(*fixed)
+    space = coordinates.space
+    low, high = limits(space)
+    rng = np.random.default_rng(6)
+    points = special_points(space)
+    points[6:9] = points[9:12]
+    y, _, original = map(np.asarray, both_ways(points, coordinates))
+    varying, step = coordinates.indices, rng.normal(size=y.shape) * widths(y, coordinates)
+    # Far outside the walls, where the density is nothing, a bound may be touched.
+    for size, margin, reach in ((1.0, 0.0, 30.0), (30.0, 1e-9, np.inf)):
+        parameters, log_det, _, gradient = map(np.asarray, images(y + size * step, coordinates))
+        allowed = np.isfinite(log_det) & (log_det > original - reach)
+        assert allowed.sum() > 6
+        room = margin * (high - low)
+        inside = (low - room < parameters) & (parameters < high + room)
+        np.testing.assert_array_equal(inside[allowed][:, varying], True)
+        assert np.isfinite(gradient[allowed]).all()
+
+
+@given(st.lists(st.floats(0.001, 0.999), min_size=14, max_size=14))
+@settings(max_examples=100, deadline=None)
+def test_any_interior_point_comes_back(shares):
+    coordinates = coordinates_without()
+    point = interior(np.tile(shares, (24, 1)), coordinates.space)
+    y, found, log_det = both_ways(point, coordinates)
+    assert np.isfinite(log_det).all()
+    assert distance(np.asarray(found), point, coordinates.space) < 1e-9
+    again, _, _ = both_ways(found, coordinates)
+    scale = np.maximum(1.0, np.abs(y))
+    assert float(np.abs((again - y) / scale).max()) < 1e-5
+
+
+def test_the_map_is_smooth_where_exponents_vanish():
+    coordinates = coordinates_without()
+    point = interior(np.full((24, 14), 0.4), coordinates.space)
+    for name in ("alpha_ref", "alpha_sample", "beta", "f1"):
+        point[:3, INDEX[name]] = [-1e-9, 0.0, 1e-9]
+    y, _, _ = both_ways(point, coordinates)
+    _, log_det, jacobian, gradient = map(np.asarray, images(y, coordinates))
+    for values in (log_det, jacobian, gradient):
+        scale = 1.0 + np.abs(values[1]).max(axis=-1, keepdims=True)
+        assert (np.abs(values[0] - values[1]) / scale).max() < 1e-3
+        curvature = np.abs(values[0] - 2.0 * values[1] + values[2]) / scale
+        assert curvature.max() < 1e-6
+
+
+def test_slope_and_level_are_those_of_the_transport_coefficient():
+    coordinates = coordinates_without()
+    space = coordinates.space
+    point = np.array([space[n].value for n in PHYSICS_PARAM_NAMES])
+    point[:3] = 5e3, 0.3, 700.0
+    y = np.asarray(both_ways(np.tile(point, (24, 1)), coordinates)[0][0])
+    t0 = coordinates.log_time
+    np.testing.assert_allclose(y[0], np.log(5e3 * t0**0.3), rtol=1e-2)
+    np.testing.assert_allclose(y[1], 0.3 * 5e3 * t0**0.3, rtol=5e-2)
+    np.testing.assert_allclose(y[2], 5e3 * t0**0.3 + 700.0, rtol=1e-2)
+
+
+@given(
+    low=st.floats(-1e3, 1e3),
+    span=st.floats(1e-3, 1e3),
+    share=st.floats(1e-6, 1 - 1e-6),
+    width=st.floats(0.01, 1.0),
+)
+@settings(max_examples=200, deadline=None)
+def test_walls_are_a_bijection(low, span, share, width):
+    high, width = low + span, width * span
+    x = low + share * span
+    y = unbend(x, low, high, width)
+    back, log_slope = bend(y, low, high, width)
+    rounding = 1e-13 * max(abs(low), abs(high))
+    assert abs(float(back) - x) < 1e-9 * span + rounding
+    above, below = (y - low) / width, (high - y) / width
+    slope = jax.nn.sigmoid(above) - jax.nn.sigmoid(-below)
+    np.testing.assert_allclose(float(jnp.exp(log_slope)), float(slope), rtol=1e-6)
+
+
+def test_walls_leave_the_inside_alone_and_keep_the_order():
+    y = np.linspace(-30.0, 30.0, 2001)
+    x, log_slope = map(np.asarray, bend(y, -3.0, 5.0, 0.1))
+    assert (np.diff(x) > 0).all() or ((x > -3.0) & (x < 5.0)).sum() < y.size
+    middle = np.abs(y - 1.0) < 1.0
+    np.testing.assert_allclose(x[middle], y[middle], atol=1e-12)
+    np.testing.assert_allclose(log_slope[middle], 0.0, atol=1e-12)
+    assert ((x >= -3.0) & (x <= 5.0)).all()
+    near = np.abs(y - 1.0) < 5.0
+    numeric = np.gradient(x, y)
+    np.testing.assert_allclose(numeric[near], np.exp(log_slope[near]), atol=2e-3)
+
+
+RIDGE = Ridge(ParameterSpace()["f0"], ParameterSpace()["f2"], 10.0)
+ridge_forward = jax.jit(RIDGE.forward)
+
+
+@jax.jit
+def ridge_both_ways(f2, log_amplitude, f1):
+    u = RIDGE.inverse(f2, log_amplitude, f1)
+    value, log_slope = RIDGE.forward(u, log_amplitude, f1)
+    slope = jax.grad(lambda x: RIDGE.forward(x, log_amplitude, f1)[0])(u)
+    return u, value, log_slope, slope
+
+
+@given(st.floats(-9e3, 9e3), st.floats(1e-3, 0.999), st.sampled_from([-8.0, -0.1, 0.0, 0.02, 3.0]))
+@settings(max_examples=100, deadline=None)
+def test_ridge_is_a_bijection(f2, f0, f1):
+    # An amplitude at the reference time that rounds to nothing is not on the map.
+    f2 = float(np.clip(f2, 10.0 - 180.0 / max(abs(f1), 1e-9), 10.0 + 180.0 / max(abs(f1), 1e-9)))
+    log_amplitude = np.log(f0) + f1 * (10.0 - f2)
+    u, value, log_slope, slope = map(float, ridge_both_ways(f2, log_amplitude, f1))
+    assert np.isfinite(u)
+    assert abs(value - f2) < 1e-9 * 1e4
+    np.testing.assert_allclose(np.exp(log_slope), slope, rtol=1e-8)
+
+
+@given(st.floats(-12.0, 12.0), st.floats(-5.0, 5.0), st.floats(-10.0, 10.0))
+@settings(max_examples=100, deadline=None)
+def test_ridge_keeps_f0_and_f2_inside(u, log_amplitude, f1):
+    f2, log_slope = map(float, ridge_forward(u, log_amplitude, f1))
+    if np.isfinite(log_slope):
+        assert -1e4 < f2 < 1e4
+        assert log_amplitude - f1 * (10.0 - f2) < 1e-9
+    else:
+        assert log_slope == -np.inf
+
+
+def test_no_f2_is_allowed_for_an_amplitude_that_f0_cannot_have():
+    for f1 in (-1e-6, 0.0, 1e-6):
+        assert float(ridge_forward(0.3, np.log(0.9), f1)[1]) > -np.inf
+        assert float(ridge_forward(0.3, np.log(1.1), f1)[1]) == -np.inf
+
+
+def test_inside_moves_only_what_touches_a_bound():
+    coordinates = coordinates_without(*SUBSETS["f2 and prefactors"])
+    space, varying = coordinates.space, coordinates.indices
+    low, high = limits(space)
+    middle = interior(np.full(14, 0.4), space)
+    np.testing.assert_allclose(coordinates.inside(middle), middle, rtol=1e-15)
+    for ends in (low, high, low - 1.0, 2.0 * high):
+        moved = coordinates.inside(ends)
+        assert ((low < moved) & (moved < high))[varying].all()
+        assert moved[INDEX["f2"]] == space["f2"].value
