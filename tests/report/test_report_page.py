@@ -11,6 +11,7 @@ from make_run_folder import OPEN, TRUTH, make_run_folder
 
 from heterodyne._errors import ConfigError
 from heterodyne.report import build
+from heterodyne.report.facts import sampler
 from heterodyne.report.page import render
 from heterodyne.report.run import read
 
@@ -116,7 +117,7 @@ def test_pictures_say_what_they_show(pages):
 
 def test_converged_run_says_so_and_what_to_believe(pages):
     top = Page(pages["good"].partition("<nav")[0].partition("<body>")[2] + "</main>").text
-    assert top.startswith("✓ Converged")
+    assert top.startswith("✓ The sampler has converged")
     assert "Believe the corrected intervals." in top
     assert "Quote J, v and s" in top
     assert "not converged" not in Page(pages["good"]).text
@@ -124,9 +125,11 @@ def test_converged_run_says_so_and_what_to_believe(pages):
 
 def test_run_that_did_not_converge_says_so_on_top(pages):
     words = Page(pages["bad"]).words
-    start = words.index("✗ Not converged: do not use these numbers yet")
+    start = words.index("✗")
     assert words[start + 1] == "The sampler has not converged: do not use these numbers."
-    assert "Nothing yet." in words[start : start + 8]
+    believe = words.index("What to believe")
+    assert words[believe + 1] == "Nothing yet."
+    assert words[believe + 2].startswith("The sampler has not converged")
     assert words[start - 1].endswith("heterodyne report")
     assert "Believe the" not in Page(pages["bad"]).text
     assert pages["bad"].count('<table class="doubtful">') == 3
@@ -181,6 +184,19 @@ def test_failed_checks_are_marked(pages):
     assert pages["good"].count("✗ fails") == 0
     assert pages["bad"].count("✗ fails") == 5
     assert "too bad" not in pages["bad"]
+
+
+@pytest.mark.parametrize(("divergences", "word"), [(3, "✓ passes"), (4, "✗ fails")])
+def test_few_divergences_pass_where_the_run_allows_a_share(copy, divergences, word):
+    def set_share(summary):
+        summary["thresholds"]["divergent_share"] = 0.002
+        summary["sampler"]["divergences"] = divergences
+
+    change(copy, "summary.json", set_share)
+    rows = re.findall("<tr><th[^>]*>Divergences.*?</tr>", str(sampler(read(copy))))
+    assert len(rows) == 1
+    assert word in rows[0]
+    assert "at most 3" in rows[0]
 
 
 def test_every_angle_is_shown(pages):

@@ -22,13 +22,16 @@ from heterodyne.report.run import Run
 
 _SEVERITY = {"error": "Problem", "warning": "Warning", "info": "Note"}
 _MOST_OPEN = 8
+_MOST_MODES = 5
 
 
 def least_squares(run: Run) -> Html:
     """Return the figures of the least-squares fit that started the sampler."""
     fit = run.fit
     modes = fit.get("modes") or []
-    others = ", ".join(significant(mode) for mode in modes)
+    others = ", ".join(significant(mode) for mode in modes[:_MOST_MODES])
+    if len(modes) > _MOST_MODES:
+        others += f" and {len(modes) - _MOST_MODES} more"
     return facts(
         [
             ("Least-squares fit", fit.get("message") or ("found" if fit.get("success") else None)),
@@ -61,8 +64,8 @@ def sampler(run: Run, *pictures: Html) -> Html:
         _check("Fewest effective draws, tails", s.get("ess_tail_min"), limits.get("ess"), count),
         _check("Smallest BFMI (steps in energy)", s.get("bfmi_min"), limits.get("bfmi"),
                significant),
-        _check("Divergences (places where the sampler failed)", s.get("divergences"), 0, count,
-               above=True),
+        _check("Divergences (places where the sampler failed)", s.get("divergences"),
+               _most_divergences(s, limits), count, above=True),
     ]  # fmt: skip
     head = tag(
         "tr",
@@ -83,6 +86,14 @@ def sampler(run: Run, *pictures: Html) -> Html:
         facts(_sampler_facts(s)),
         *pictures,
     )
+
+
+def _most_divergences(s: Mapping[str, Any], limits: Mapping[str, Any]) -> int:
+    """Divergences that are too few to matter."""
+    share, chains, draws = limits.get("divergent_share"), s.get("chains"), s.get("draws")
+    if known(share) and known(chains) and known(draws):
+        return int(share * chains * draws)
+    return 0
 
 
 def _sampler_facts(s: Mapping[str, Any]) -> list[tuple[str, object]]:

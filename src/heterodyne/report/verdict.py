@@ -22,12 +22,11 @@ _BELIEVE = {
 def verdict(run: Run) -> Html:
     """Return the band with the headline, what to believe and what to do."""
     good = run.converged
-    status = "✓ Converged" if good else "✗ Not converged: do not use these numbers yet"
-    headline = tag("h1", run.verdict.get("headline") or status)
+    mark, fallback = ("✓", "Converged.") if good else ("✗", "Not converged.")
+    headline = run.verdict.get("headline") or fallback
     return tag(
         "header",
-        tag("p", status, class_="status"),
-        headline,
+        tag("h1", tag("span", mark, class_="mark"), " ", headline),
         *(tag("p", sentence) for sentence in run.verdict.get("sentences") or ()),
         tag("div", _believe(run, good), _advice(run), class_="columns"),
         tag("p", _source(run), class_="source"),
@@ -51,8 +50,7 @@ def _believe(run: Run, good: bool) -> Html:
     if not good:
         claim, reason = (
             "Nothing yet.",
-            "The chains of the sampler do not agree, so means and intervals can be wrong by "
-            "any amount.",
+            "The sampler has not converged, so means and intervals can be wrong by any amount.",
         )
     return tag("div", tag("h2", "What to believe"), tag("p", tag("strong", claim), " ", reason))
 
