@@ -27,7 +27,10 @@ def summary(converged=True, **changes):
         "advice": ["Use it."],
         "believe": "corrected",
     }
-    rows = [row("v0", corrected={"sd": 80.0, "low": 840.0, "high": 1160.0}), row("f0", unit="")]
+    rows = [
+        row("v0", corrected={"sd": 80.0, "low": 840.0, "high": 1160.0}),
+        row("f0", unit="", contraction=-0.5),
+    ]
     return {"verdict": verdict, "rows": rows} | changes
 
 
@@ -67,10 +70,10 @@ def test_sample_prints_the_verdict_then_the_table_then_the_report(
         "  All is well.",
         "  Advice: Use it.",
         "",
-        "name  median  sd  95 % interval    corrected  informed  unit",
-        "----  ------  --  -------------  -----------  --------  ----",
-        "v0      1000  50    900 to 1100  840 to 1160       90%  Å/s",
-        "f0      1000  50    900 to 1100            –       90%  –",
+        "name  median  95 % interval    corrected  informed  unit",
+        "----  ------  -------------  -----------  --------  ----",
+        "v0      1000    900 to 1100  840 to 1160       90%  Å/s",
+        "f0      1000    900 to 1100            –        0%  –",
         "",
         "Intervals to believe: corrected.",
         "",
@@ -93,9 +96,17 @@ def test_sample_prints_json(run, run_file, pipeline, tmp_path):
 def test_a_table_without_corrected_intervals_has_no_such_column(run, run_file, pipeline):
     pipeline(lambda: summary(rows=[row("v0", contraction=None)]))
     done = run("sample", run_file, "--quiet")
-    assert "corrected" not in done.out.partition("Report: ")[0]
-    assert done.out.splitlines()[6].split() == ["v0", "1000", "50", "900", "to", "1100", "–", "Å/s"]
+    assert "corrected" not in done.out.partition("Intervals to believe")[0]
+    assert done.out.splitlines()[6].split() == ["v0", "1000", "900", "to", "1100", "50", "–", "Å/s"]
     assert done.err == ""
+
+
+def test_a_wide_table_stays_on_the_page(run, run_file, pipeline):
+    wide = {"sd": 123.0, "low": -1.2345678e8, "high": 1.2345678e8}
+    pipeline(lambda: summary(rows=[row("v0", corrected=wide, unit="Å²/s^(1+alpha)") | wide]))
+    lines = run("sample", run_file).out.partition("Report: ")[0].splitlines()
+    assert max(map(len, lines)) <= 100
+    assert lines[4].split() == ["name", "median", "95", "%", "interval", "corrected", "unit"]
 
 
 def test_a_run_that_has_not_converged_is_reported_with_code_3(run, run_file, pipeline, tmp_path):
@@ -103,6 +114,7 @@ def test_a_run_that_has_not_converged_is_reported_with_code_3(run, run_file, pip
     done = run("sample", run_file)
     assert done.code == 3
     assert done.out.startswith("The chains do not agree.")
+    assert "to believe" not in done.out
     assert (tmp_path / "results" / "report.html").exists()
 
 

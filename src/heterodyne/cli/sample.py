@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -76,24 +76,31 @@ def describe(summary: Mapping[str, Any]) -> None:
         _output.say(_output.wrapped(text, "  "))
     for text in verdict["advice"]:
         _output.say(_output.wrapped(f"Advice: {text}", "  "))
-    corrected = any(row["corrected"] for row in summary["rows"])
-    header = ("name", "median", "sd", "95 % interval")
-    header += ("corrected",) if corrected else ()
-    rows = [_cells(row, corrected) for row in summary["rows"]]
-    left = (0, len(header) + 1)
-    _output.say("\n" + _output.table((*header, "informed", "unit"), rows, left=left))
-    if corrected:
+    _output.say(f"\n{_values(summary['rows'])}")
+    if verdict["converged"]:
         _output.say(f"\nIntervals to believe: {verdict['believe']}.")
+
+
+def _values(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Table of the results; what does not fit on the page is left to the report."""
+    corrected = any(row["corrected"] for row in rows)
+    second = ("corrected",) if corrected else ("sd",)
+    header = ("name", "median", "95 % interval", *second, "informed", "unit")
+    text = _output.table(header, [_cells(row, corrected) for row in rows], left=(0, 5))
+    if max(map(len, text.splitlines())) <= _output.WIDTH:
+        return text
+    shorter = [(*cells[:4], cells[5]) for cells in (_cells(row, corrected) for row in rows)]
+    return _output.table((*header[:4], header[5]), shorter, left=(0, 4))
 
 
 def _cells(row: Mapping[str, Any], corrected: bool) -> tuple[str, ...]:
     median, sd = _output.measured(row["median"], row["sd"])
-    cells = (row["name"], median, sd, _interval(row, row["sd"]))
+    second = sd
     if corrected:
-        cells += (_interval(row["corrected"], row["corrected"]["sd"]) if row["corrected"] else "–",)
+        second = _interval(row["corrected"], row["corrected"]["sd"]) if row["corrected"] else "–"
     contraction = row["contraction"]
-    informed = "–" if contraction is None else f"{contraction:.0%}"
-    return (*cells, informed, row["unit"] or "–")
+    informed = "–" if contraction is None else f"{max(contraction, 0.0):.0%}"
+    return (row["name"], median, _interval(row, row["sd"]), second, informed, row["unit"] or "–")
 
 
 def _interval(row: Mapping[str, Any], sd: float | None) -> str:
