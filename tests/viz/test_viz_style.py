@@ -22,6 +22,20 @@ def test_png_has_the_pixels_of_its_size():
     assert image.size[0] == pytest.approx(96 * 1.5 * drawn.get_figwidth(), abs=1)
 
 
+def test_png_keeps_the_colours_of_the_maps():
+    drawn = two_time_maps(np.linspace(0, 1, 900).reshape(1, 30, 30), np.arange(1.0, 31.0), [0.0])
+    shown = {colour for _, colour in pixels(style.png(drawn, 2.0))}
+    ends = mpl.colormaps[style.MAP]([0.0, 0.5, 1.0])[:, :3] * 255
+    distance = [min(np.abs(np.array(colour) - end).max() for colour in shown) for end in ends]
+    assert max(distance) < 6
+    # Neither the dark red nor the dark blue of the residuals is near any colour of this map.
+    assert not [c for c in shown if c[0] > 80 and c[1] < 40 and c[2] < 60]
+
+
+def pixels(png):
+    return Image.open(io.BytesIO(png)).convert("RGB").getcolors(1 << 24)
+
+
 def test_svg_is_a_document_and_the_same_every_time():
     first, second = style.svg(figure()), style.svg(figure())
     assert ET.fromstring(first).tag.endswith("svg")

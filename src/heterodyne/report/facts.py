@@ -34,7 +34,7 @@ def least_squares(run: Run) -> Html:
         others += f" and {len(modes) - _MOST_MODES} more"
     return facts(
         [
-            ("Least-squares fit", fit.get("message") or ("found" if fit.get("success") else None)),
+            ("Least-squares fit", _sentence(str(fit.get("message") or NONE))),
             ("Fitted pairs", _if_known(fit.get("n_pairs"), count)),
             ("Typical residual", _if_known(fit.get("sigma"), significant)),
             ("Reduced chi-square", _if_known(fit.get("reduced_chi_square"), significant)),
@@ -158,7 +158,7 @@ def _finding(finding: Mapping[str, Any]) -> Html:
     return tag(
         "div",
         tag("strong", _SEVERITY.get(severity, severity)),
-        tag("p", text[:1].upper() + text[1:], " ", tag("span", finding.get("advice", ""))),
+        tag("p", _sentence(text), " ", tag("span", finding.get("advice", ""))),
         class_=f"finding {severity if severity in _SEVERITY else 'info'}",
     )
 
@@ -292,6 +292,10 @@ def words() -> Html:
 
 def _fold_long(what: str, content: Html, length: int) -> Html:
     return content if length <= _MOST_OPEN else folded(f"Table of {length} {what}", content)
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _if_known(value: Any, write: Any) -> Any:

@@ -201,8 +201,8 @@ def _open_note(rows: Sequence[Row]) -> Html | None:
         "p",
         tag("strong", "Not identified by the data: "),
         *listed,
-        ". Their values repeat what the prior said before the measurement. Do not quote them "
-        "as results. Contraction is 1 where the data decide and 0 where the prior does.",
+        ". Their values depend mostly on the prior. Do not quote them as results. "
+        "Contraction is 1 where the data decide and 0 where the prior does.",
         class_="note",
     )
 

@@ -25,7 +25,8 @@ CURVES: Mapping[str, tuple[str, str]] = {
 }
 """Title and unit of each curve over the window."""
 
-_CENTRAL = (0.5, 99.5)
+_CENTRAL = (2.5, 97.5)
+_PRIOR = (0.5, 99.5)
 _ZOOM = 6.0
 _CELLS = 480
 _POINTS = 120
@@ -96,7 +97,11 @@ def _marginal(panel: Axes, layers: Mapping[str, FloatArray]) -> None:
 
 
 def _window(layers: Mapping[str, FloatArray]) -> tuple[float, float]:
-    ends = {key: np.percentile(d, _CENTRAL) for key, d in layers.items() if d.size}
+    ends = {
+        key: np.percentile(d, _PRIOR if key == "prior" else _CENTRAL)
+        for key, d in layers.items()
+        if d.size
+    }
     posterior = np.array([e for key, e in ends.items() if key != "prior"])
     if posterior.size == 0:
         return 0.0, 1.0
@@ -106,7 +111,7 @@ def _window(layers: Mapping[str, FloatArray]) -> tuple[float, float]:
         low, high = min(low, float(ends["prior"][0])), max(high, float(ends["prior"][1]))
         width = high - low
         return low - 0.03 * width, high + 0.03 * width
-    return low - 0.35 * width, high + 0.35 * width
+    return low - 0.6 * width, high + 0.6 * width
 
 
 def density(draws: FloatArray, window: tuple[float, float]) -> tuple[FloatArray, FloatArray]:
@@ -188,7 +193,7 @@ def _intervals(panel: Axes, rows: Sequence[Mapping[str, Any]], truth: Mapping[st
             [row["low"], row["high"]], [y, y], color=style.PLAIN, lw=5, zorder=3,
             solid_capstyle="butt",
         )  # fmt: skip
-        panel.plot(row["median"], y, "o", ms=4.5, mfc="white", mec=style.PLAIN, zorder=4)
+        panel.plot(row["median"], y, "|", ms=10, mew=1.3, color=style.INK, zorder=4)
         if row["name"] in truth:
             panel.plot(truth[row["name"]], y, "x", ms=6, mew=1.5, color=style.TRUTH, zorder=5)
     panel.set_yticks(range(len(rows)), [style.literal(_split(r["name"])[1]) for r in rows])
