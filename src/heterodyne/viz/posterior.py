@@ -27,7 +27,7 @@ CURVES: Mapping[str, tuple[str, str]] = {
 
 _CENTRAL = (2.5, 97.5)
 _PRIOR = (0.5, 99.5)
-_ZOOM = 6.0
+_ZOOM = 4.0
 _CELLS = 480
 _POINTS = 120
 _PILED = 0.02
