@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
-from typing import NamedTuple
+from functools import cached_property, partial
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from heterodyne._typing import FloatArray, JaxArray
+from heterodyne._typing import FloatArray, JaxArray, Numeric
 from heterodyne.config.parameter_space import ParameterSpace
 from heterodyne.core._jax import jax, jnp
 from heterodyne.core.likelihood import PairData, expand_squares, sums
@@ -36,9 +36,9 @@ class Unknowns(NamedTuple):
         sigma: Standard deviation of the errors, scalar.
     """
 
-    parameters: JaxArray
-    scaling: JaxArray
-    sigma: JaxArray
+    parameters: Any
+    scaling: Any
+    sigma: Any
 
 
 @dataclass(frozen=True)
@@ -84,14 +84,22 @@ class Posterior:
         """Map coordinates, shape (size,), to unknowns and log |d unknowns / d y|."""
         p = self.coordinates.size
         parameters, log_det = self.coordinates.forward(y[:p])
-        scaling, slopes = bend(y[p:-1], *self._walls)
+        scaling, slopes = self.bend_scaling(y[p:-1])
         return Unknowns(parameters, scaling, jnp.exp(y[-1])), log_det + slopes.sum() + y[-1]
+
+    def bend_scaling(self, y: JaxArray) -> tuple[JaxArray, JaxArray]:
+        """Return contrasts and offsets, and the logarithms of their slopes, shape (k,)."""
+        return bend(y, *self._walls)
+
+    def unbend_scaling(self, scaling: Numeric) -> JaxArray:
+        """Return the coordinates of contrasts and offsets inside their bounds, shape (k,)."""
+        return unbend(scaling, *self._walls)
 
     def inverse(self, unknowns: Unknowns) -> JaxArray:
         """Map unknowns inside their bounds to coordinates, shape (size,)."""
         parts = (
             self.coordinates.inverse(unknowns.parameters),
-            unbend(unknowns.scaling, *self._walls),
+            self.unbend_scaling(unknowns.scaling),
             jnp.log(unknowns.sigma)[None],
         )
         return jnp.concatenate(parts)
@@ -102,7 +110,7 @@ class Posterior:
         edge = 1e-3 * (high - low)
         return np.clip(scaling, low + edge, high - edge)
 
-    def log_prior(self, unknowns: Unknowns, noise_scale: JaxArray | float) -> JaxArray:
+    def log_prior(self, unknowns: Unknowns, noise_scale: Numeric) -> JaxArray:
         """Return the log density of the documented priors, scalar.
 
         Args:
@@ -111,7 +119,7 @@ class Posterior:
         """
         physics = LogPrior.of(self.space, self.coordinates.names)
         scales = LogPrior.of(self.space, self._scaling_names)
-        width = SIGMA_PRIOR * noise_scale
+        width = self.sigma_width(noise_scale)
         sigma = -0.5 * (unknowns.sigma / width) ** 2 - jnp.log(width)
         return (
             physics(unknowns.parameters[self.coordinates.indices])
@@ -119,6 +127,11 @@ class Posterior:
             + sigma
             + 0.5 * math.log(2.0 / math.pi)
         )
+
+    @staticmethod
+    def sigma_width(noise_scale: Numeric) -> Numeric:
+        """Scale of the half-normal prior of sigma."""
+        return SIGMA_PRIOR * noise_scale
 
     def log_likelihood(self, unknowns: Unknowns, data: PairData) -> JaxArray:
         """Return the Gaussian log likelihood of all fitted unique pairs, scalar."""
@@ -129,17 +142,30 @@ class Posterior:
         normal = n * (jnp.log(unknowns.sigma) + 0.5 * math.log(2.0 * math.pi))
         return -0.5 * squares / unknowns.sigma**2 - normal
 
-    def log_density(self, y: JaxArray, data: PairData, noise_scale: JaxArray | float) -> JaxArray:
+    def log_density(self, y: JaxArray, data: PairData, noise_scale: Numeric) -> JaxArray:
         """Return the log density of the coordinates, up to the evidence."""
         unknowns, log_det = self.forward(y)
         prior = self.log_prior(unknowns, noise_scale) + log_det
         return prior + self.log_likelihood(unknowns, data)
 
-    def prior_curvature(self, y: JaxArray, noise_scale: float) -> JaxArray:
+    def prior_curvature(self, y: JaxArray, noise_scale: Numeric) -> JaxArray:
         """Hessian of minus the log prior density of the coordinates, (size, size)."""
+        return _prior_curvature(y, noise_scale, self)
 
-        def minus(x: JaxArray) -> JaxArray:
-            unknowns, log_det = self.forward(x)
-            return -self.log_prior(unknowns, noise_scale) - log_det
+    def scaling_slopes(self, y: JaxArray) -> JaxArray:
+        """Derivatives of contrasts and offsets by their coordinates, shape (k,)."""
+        return _scaling_slopes(y, self)
 
-        return jax.hessian(minus)(y)
+
+@partial(jax.jit, static_argnames="posterior")
+def _prior_curvature(y: JaxArray, noise_scale: Numeric, posterior: Posterior) -> JaxArray:
+    def minus(x: JaxArray) -> JaxArray:
+        unknowns, log_det = posterior.forward(x)
+        return -posterior.log_prior(unknowns, noise_scale) - log_det
+
+    return jax.hessian(minus)(y)
+
+
+@partial(jax.jit, static_argnames="posterior")
+def _scaling_slopes(y: JaxArray, posterior: Posterior) -> JaxArray:
+    return jnp.exp(posterior.bend_scaling(y[posterior.coordinates.size : -1])[1])

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-from heterodyne._typing import JaxArray
+import numpy as np
+
+from heterodyne._typing import FloatArray, JaxArray
 from heterodyne.core._jax import jax, jnp
 from heterodyne.core.information import gram
 from heterodyne.core.likelihood import PairData, expand_squares, sums
@@ -31,6 +33,11 @@ class Problem:
     def n_pairs(self) -> int:
         """Number of fitted unique pairs of all angles."""
         return int(self.data.n_pairs.sum())
+
+    @property
+    def fitted_times(self) -> FloatArray:
+        """Times of the fitted frames in s."""
+        return np.asarray(self.data.t)[np.asarray(self.data.mask) > 0]
 
     @property
     def degrees_of_freedom(self) -> int:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from heterodyne._errors import DataError
 from heterodyne._events import EventSink, ignore_events
-from heterodyne._typing import ArrayLike, FloatArray
+from heterodyne._typing import ArrayLike, FloatArray, JaxArray
 from heterodyne.config.parameter_names import PHYSICS_PARAM_NAMES
 from heterodyne.core._jax import jax, jnp
 from heterodyne.core.correlation import correlate_pairs
@@ -26,8 +27,8 @@ from heterodyne.optimization.nlsq.uncertainty import invert_information, propaga
 from heterodyne.optimization.problem import Problem, profiled_information
 from heterodyne.optimization.scaling import Scaling, ScalingMode
 
-# Another minimum within this chi-square of the best may hold posterior mass.
-COMPETING = 20.0
+# Below this share of the variance of the data, a sum of squares is rounding.
+_NOISELESS = 1e-12
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ class Fit:
     def parameters(self) -> FloatArray:
         """The 14 physics parameters of the least-squares fit."""
         y = jnp.asarray(self.least_squares.y[0])
-        return np.asarray(self.problem.coordinates.forward(y)[0])
+        derived = Derived.of(self.problem.fitted_times)
+        return np.asarray(_values_and_slopes(y, self.problem.coordinates, derived)[0])
 
 
 def fit_problem(
@@ -82,9 +84,30 @@ def fit_problem(
         max_iterations=config.max_iterations,
         tolerance=config.tolerance,
     ).best(1)
-    sigma = float(np.sqrt(final.squares[0] / problem.degrees_of_freedom))
-    result = _summarise(problem, modes, final, sigma)
-    return Fit(problem, modes, final, sigma, result)
+    return summarised(problem, modes, final)
+
+
+def summarised(problem: Problem, modes: Solutions, least_squares: Solutions) -> Fit:
+    """Put a fit together from what was found.
+
+    Args:
+        problem: What was fitted.
+        modes: Posterior modes found, best first.
+        least_squares: The least-squares fit, one row.
+
+    Raises:
+        DataError: Nothing is left to call noise.
+    """
+    squares = float(least_squares.squares[0])
+    total = float(np.sum(problem.data.square))
+    if not squares > _NOISELESS * total:
+        raise DataError(
+            "the model goes through every pair: the data hold no noise",
+            remedy="Give measured data; errors cannot be told from noiseless ones",
+        )
+    sigma = float(np.sqrt(squares / problem.degrees_of_freedom))
+    result = _summarise(problem, modes, least_squares, sigma)
+    return Fit(problem, modes, least_squares, sigma, result)
 
 
 def _summarise(problem: Problem, modes: Solutions, final: Solutions, sigma: float) -> NLSQResult:
@@ -92,24 +115,25 @@ def _summarise(problem: Problem, modes: Solutions, final: Solutions, sigma: floa
     full, scales = final.information[0], (final.contrast[0], final.offset[0])
     y = jnp.asarray(final.y[0])
     p, varying = coordinates.size, coordinates.indices
-    parameters = np.asarray(coordinates.forward(y)[0])
+    derived = Derived.of(problem.fitted_times)
+    parameters, values_there, full_jacobian, of_derived = map(
+        np.asarray, _values_and_slopes(y, coordinates, derived)
+    )
     jacobian = np.eye(p + scaling.size)
-    full_jacobian = np.asarray(jax.jacfwd(lambda x: coordinates.forward(x)[0])(y))
     jacobian[:p, :p] = full_jacobian[varying]
     unit = np.concatenate([np.maximum(final.floor[0], 1e-300), np.ones(scaling.size)])
     inverse = invert_information(full / sigma**2, unit)
     covariance = propagate(inverse, jacobian)
     unknowns = np.asarray(scaling.collapse(*map(jnp.asarray, scales)))
-    derived = Derived.of(np.asarray(data.t)[np.asarray(data.mask) > 0])
     slopes = np.zeros((len(derived.names), p + scaling.size))
-    slopes[:, :p] = np.asarray(jax.jacfwd(derived)(jnp.asarray(parameters))) @ full_jacobian
+    slopes[:, :p] = of_derived
     errors = np.sqrt(np.diagonal(propagate(inverse, slopes)))
-    reduced = np.asarray(profiled_information(jnp.asarray(full), p)) / sigma**2
+    reduced = np.asarray(_profiled(jnp.asarray(full), p)) / sigma**2
     to_documented = np.linalg.pinv(jacobian[:p, :p])
     names = coordinates.names
     values = dict(zip(names, parameters[varying].tolist(), strict=True))
     noise = float(np.sqrt(np.mean(np.asarray(data.noise) ** 2)))
-    others = modes.objective[1:] - modes.objective[0]
+    others = (modes.objective - modes.objective[0])[modes.converged]
     success = bool(final.converged[0])
     return NLSQResult(
         parameters=np.concatenate([parameters[varying], unknowns]),
@@ -132,17 +156,29 @@ def _summarise(problem: Problem, modes: Solutions, final: Solutions, sigma: floa
         )
         if p
         else None,
-        derived=_table(derived, parameters, errors),
+        derived={
+            name: (float(v), float(e))
+            for name, v, e in zip(derived.names, values_there, errors, strict=True)
+        },
         modes=tuple(float(x) for x in np.unique(np.round(others[others > 1.0], 1))),
         details={"noise": noise},
     )
 
 
-def _table(
-    derived: Derived, parameters: FloatArray, errors: FloatArray
-) -> dict[str, tuple[float, float]]:
-    values = np.asarray(derived(jnp.asarray(parameters)))
-    return {n: (float(v), float(e)) for n, v, e in zip(derived.names, values, errors, strict=True)}
+@partial(jax.jit, static_argnames=("coordinates", "derived"))
+def _values_and_slopes(
+    y: JaxArray, coordinates: PhysicsCoordinates, derived: Derived
+) -> tuple[JaxArray, JaxArray, JaxArray, JaxArray]:
+    """The 14 parameters, derived quantities, and the derivatives of both by y."""
+
+    def both(y: JaxArray) -> tuple[JaxArray, JaxArray]:
+        parameters = coordinates.forward(y)[0]
+        return parameters, derived(parameters)
+
+    return (*both(y), *jax.jacfwd(both)(y))
+
+
+_profiled = partial(jax.jit, static_argnames="p")(profiled_information)
 
 
 def pair_residuals(fit: Fit, c2: FloatArray) -> FloatArray:

@@ -1,0 +1,101 @@
+"""From selected data and parameter settings to what is fitted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from heterodyne._errors import DataError
+from heterodyne._events import EventSink, Message, ignore_events
+from heterodyne._typing import FloatArray
+from heterodyne.config.parameter_space import ParameterSpace
+from heterodyne.core.likelihood import pack_pairs
+from heterodyne.data import TwoTimeData
+from heterodyne.optimization.coordinates.physics import PhysicsCoordinates
+from heterodyne.optimization.nlsq.config import NLSQConfig
+from heterodyne.optimization.nlsq.core import Fit, fit_problem
+from heterodyne.optimization.problem import Problem
+from heterodyne.optimization.scaling import Scaling, ScalingMode
+
+
+def bind(
+    data: TwoTimeData,
+    space: ParameterSpace,
+    per_angle_mode: ScalingMode | str = ScalingMode.INDIVIDUAL,
+    *,
+    contrast: Sequence[float] | None = None,
+    offset: Sequence[float] | None = None,
+) -> Problem:
+    """Bind data of one q to the unknowns that describe them.
+
+    Args:
+        data: Selected data.
+        space: Start values, bounds and priors.
+        per_angle_mode: How contrast and offset depend on the angle.
+        contrast: Contrast of each angle, needed by the constant modes.
+        offset: Offset of each angle, needed by the constant modes.
+
+    Raises:
+        DataError: Bins of several q, or an angle that is not known.
+        ConfigError: A mode that is not known, or a constant mode without values.
+    """
+    mode = per_angle_mode
+    mode = mode if isinstance(mode, ScalingMode) else ScalingMode.parse(mode)
+    packed = pack_pairs(
+        data.c2, data.t, data.q, data.dt, _angles(data), mask=np.asarray(data.frame_mask)
+    )
+    scaling = Scaling.of(mode, space, data.n_angles, contrast=contrast, offset=offset)
+    times = np.asarray(data.t)[np.asarray(data.fitted)]
+    return Problem(packed, PhysicsCoordinates.of(space, times), scaling)
+
+
+def fit_scaled(
+    problem: Problem,
+    mode: ScalingMode,
+    config: NLSQConfig | None = None,
+    on_event: EventSink = ignore_events,
+) -> Fit:
+    """Fit a problem of individual scaling, then in the mode that is wanted.
+
+    The constant modes hold contrast and offset at what a fit with one pair per angle finds.
+
+    Args:
+        problem: Data and coordinates; its scaling is replaced.
+        mode: How contrast and offset depend on the angle.
+        config: Settings of the fit.
+        on_event: Receives progress and what was fixed.
+    """
+    space, n_angles = problem.coordinates.space, problem.data.n_angles
+
+    def fitted(scaling: Scaling) -> Fit:
+        return fit_problem(replace(problem, scaling=scaling), config, on_event)
+
+    if mode.sampled:
+        return fitted(Scaling.of(mode, space, n_angles))
+    first = fitted(Scaling.of(ScalingMode.INDIVIDUAL, space, n_angles)).least_squares
+    on_event(
+        Message(
+            f"Contrast and offset are held at the values of a fit (per_angle_mode {mode.value}): "
+            "intervals do not include their uncertainty."
+        )
+    )
+    contrast, offset = first.contrast[0].tolist(), first.offset[0].tolist()
+    return fitted(Scaling.of(mode, space, n_angles, contrast=contrast, offset=offset))
+
+
+def _angles(data: TwoTimeData) -> FloatArray:
+    phi = data.phi
+    missing = np.isnan(phi)
+    # A single angle is degenerate with the velocity's prefactor, so its value is a convention.
+    if missing.all() and phi.size == 1:
+        return np.zeros(1)
+    if missing.any():
+        unknown = ", ".join(str(b) for b, m in zip(data.bins, missing, strict=True) if m)
+        raise DataError(
+            f"no angle is known for {unknown}",
+            where=data.provenance.path,
+            remedy="Give phi in degrees under experimental_data.keys, or select other bins",
+        )
+    return phi

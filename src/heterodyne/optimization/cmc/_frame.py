@@ -1,0 +1,114 @@
+"""The affine frame in which the posterior is sampled, and how it is estimated."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from heterodyne._typing import FloatArray, JaxArray
+from heterodyne.core._jax import jnp
+from heterodyne.optimization.nlsq.core import Fit
+from heterodyne.optimization.posterior import Posterior
+
+# A covariance of draws is trusted like that of this many more draws of the old frame.
+_SHRINKAGE = 10.0
+# Curvatures below this, in units of the largest prior width of a coordinate, are noise.
+_SMALLEST_CURVATURE = 1e-2
+
+
+class Frame(NamedTuple):
+    """Coordinates y = centre + factor @ z, in which z is roughly standard normal.
+
+    Attributes:
+        centre: Shape (d,).
+        factor: Shape (d, d).
+    """
+
+    centre: JaxArray
+    factor: JaxArray
+
+    def place(self, z: JaxArray) -> JaxArray:
+        """Map z, shape (..., d), to coordinates."""
+        return self.centre + z @ self.factor.T
+
+    def refined(self, z: FloatArray) -> Frame:
+        """Return the frame in which draws of z, shape (n, d), have unit covariance.
+
+        The covariance is shrunk towards that of this frame, so that few draws cannot
+        make it singular.
+        """
+        n, d = z.shape
+        share = n / (n + _SHRINKAGE)
+        covariance = share * np.cov(z, rowvar=False) + (1.0 - share) * np.eye(d)
+        return Frame(
+            self.place(jnp.asarray(z.mean(axis=0))),
+            self.factor @ jnp.linalg.cholesky(jnp.asarray(covariance)),
+        )
+
+    def scaled(self, z: FloatArray) -> Frame:
+        """Return the frame in which each axis of draws, shape (n, d), has unit variance."""
+        n = z.shape[0]
+        share = n / (n + _SHRINKAGE)
+        width = np.sqrt(share * z.var(axis=0, ddof=1) + (1.0 - share))
+        return Frame(self.place(jnp.asarray(z.mean(axis=0))), self.factor * jnp.asarray(width))
+
+
+def posterior_mode(posterior: Posterior, fit: Fit) -> FloatArray:
+    """Coordinates of the best posterior mode that a fit found, shape (d,)."""
+    modes = fit.modes
+    scales = (jnp.asarray(modes.contrast[0]), jnp.asarray(modes.offset[0]))
+    scaling = posterior.inside(np.asarray(posterior.scaling.collapse(*scales)))
+    sigma = np.sqrt(modes.squares[0] / fit.problem.degrees_of_freedom)
+    tail = np.asarray(posterior.unbend_scaling(scaling))
+    return np.concatenate([modes.y[0], tail, [np.log(sigma)]])
+
+
+def laplace_frame(posterior: Posterior, fit: Fit, noise_scale: float) -> Frame:
+    """Frame of the normal approximation at the posterior mode.
+
+    The curvature is the Fisher information of the data plus that of the priors.
+    """
+    y = posterior_mode(posterior, fit)
+    curvature = posterior_curvature(posterior, y, fit, noise_scale)
+    scale = 1.0 / np.sqrt(np.diagonal(curvature))
+    values, vectors = np.linalg.eigh(curvature * scale[:, None] * scale)
+    root = (vectors / np.sqrt(np.maximum(values, 1e-12))) @ vectors.T
+    covariance = (root @ root) * scale[:, None] * scale
+    return Frame(jnp.asarray(y), jnp.linalg.cholesky(jnp.asarray(covariance)))
+
+
+def posterior_curvature(
+    posterior: Posterior, y: FloatArray, fit: Fit, noise_scale: float
+) -> FloatArray:
+    """Fisher information of data and priors on all coordinates, positive definite, (d, d)."""
+    data_part = data_information(posterior, y, fit.modes.information[0], fit.problem.n_pairs)
+    prior = np.asarray(posterior.prior_curvature(jnp.asarray(y), noise_scale))
+    values, vectors = np.linalg.eigh(0.5 * (prior + prior.T))
+    # Where the prior curves upward, as it may near a wall, it does not confine the draws.
+    prior = (vectors * np.maximum(values, _SMALLEST_CURVATURE)) @ vectors.T
+    return data_part + prior
+
+
+def data_information(
+    posterior: Posterior, y: FloatArray, information: FloatArray, n_pairs: int
+) -> FloatArray:
+    """Fisher information of the data on all coordinates.
+
+    Args:
+        posterior: Map of the coordinates.
+        y: Coordinates, shape (d,).
+        information: Information of physics coordinates, contrasts and offsets over
+            sigma**2, shape (d - 1, d - 1).
+        n_pairs: Number of fitted pairs, which inform sigma.
+
+    Returns:
+        Matrix of shape (d, d).
+    """
+    p, d = posterior.coordinates.size, posterior.size
+    slopes = np.ones(d - 1)
+    slopes[p:] = np.asarray(posterior.scaling_slopes(jnp.asarray(y)))
+    full = np.zeros((d, d))
+    full[:-1, :-1] = information * slopes[:, None] * slopes / np.exp(2.0 * y[-1])
+    full[-1, -1] = 2.0 * n_pairs
+    return full

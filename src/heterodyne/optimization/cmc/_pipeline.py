@@ -1,0 +1,151 @@
+"""The spine: a run file's data are fitted, sampled, judged and written, in that order."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from heterodyne._errors import ConfigError, InterruptedRunError
+from heterodyne._events import EventSink, Message, ignore_events
+from heterodyne._typing import FloatArray
+from heterodyne.data import TwoTimeData
+from heterodyne.io import run_folder
+from heterodyne.io.run_folder import RunFolder
+from heterodyne.optimization.bind import bind, fit_scaled
+from heterodyne.optimization.cmc import _record
+from heterodyne.optimization.cmc._analysis import Analysis, NoiseSettings, analyse
+from heterodyne.optimization.cmc._checkpoint import from_arrays, to_arrays
+from heterodyne.optimization.cmc._sampler import Sampler, SamplerState
+from heterodyne.optimization.cmc._verdict import Verdict
+from heterodyne.optimization.nlsq.config import NLSQConfig
+from heterodyne.optimization.nlsq.core import Fit
+from heterodyne.optimization.nlsq.record import fit_record
+from heterodyne.optimization.scaling import ScalingMode
+
+if TYPE_CHECKING:
+    from heterodyne.config.schema import RunConfig
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run whose results are written.
+
+    Attributes:
+        verdict: Whether to believe them.
+        summary: What ``summary.json`` holds.
+    """
+
+    verdict: Verdict
+    summary: Mapping[str, Any]
+
+
+def fit_run(config: RunConfig, data: TwoTimeData, on_event: EventSink = ignore_events) -> Fit:
+    """Fit the data of a run file by least squares, as its settings say."""
+    settings = config.cmc_config()
+    mode = ScalingMode.parse(settings.get_effective_per_angle_mode(data.n_angles))
+    problem = bind(data, config.parameter_space())
+    return fit_scaled(problem, mode, NLSQConfig.of(config.optimization.nlsq), on_event)
+
+
+def run(
+    config: RunConfig,
+    data: TwoTimeData,
+    folder: RunFolder,
+    on_event: EventSink = ignore_events,
+    *,
+    resume: bool = False,
+) -> Finished:
+    """Fit, sample, judge and write the data of a run file.
+
+    An interrupted run goes on from its last block to the draws it would have had.
+
+    Args:
+        config: The run file.
+        data: Its data.
+        folder: Where results go.
+        on_event: Receives the progress.
+        resume: Whether there must be an interrupted run to go on with.
+
+    Raises:
+        InterruptedRunError: The run was stopped; the same command goes on with it.
+        ConfigError: There is nothing to resume.
+    """
+    checkpoint = _Checkpoint(folder)
+    if resume and not checkpoint.exists:
+        raise ConfigError(
+            "there is no interrupted run to go on with",
+            where=folder.path,
+            remedy="Leave out --resume to start one",
+        )
+    started = time.monotonic()
+    try:
+        fit = fit_run(config, data, on_event)
+        fit_seconds = time.monotonic() - started
+        folder.write_json(run_folder.FIT, fit_record(fit.result))
+        if checkpoint.exists:
+            on_event(Message("Going on with the interrupted run in this folder."))
+        analysis = analyse(
+            fit,
+            np.asarray(data.c2),
+            config.cmc_config(),
+            noise_settings(config, data),
+            resumed=checkpoint.load,
+            on_state=checkpoint.save,
+            on_event=on_event,
+        )
+    except KeyboardInterrupt:
+        raise InterruptedRunError(
+            "the run was stopped",
+            where=folder.path,
+            remedy="The same command goes on with it"
+            if checkpoint.exists
+            else "Nothing was drawn yet; the same command starts anew",
+        ) from None
+    finished = write(analysis, data, folder, fit_seconds)
+    checkpoint.remove()
+    return finished
+
+
+def noise_settings(config: RunConfig, data: TwoTimeData) -> NoiseSettings:
+    """Collect what run file and data say about the noise."""
+    speckles = config.noise.effective_speckles
+    return NoiseSettings(data.diagonal_is_raw, None if speckles == "auto" else float(speckles))
+
+
+def write(analysis: Analysis, data: TwoTimeData, folder: RunFolder, fit_seconds: float) -> Finished:
+    """Write an analysis into a run folder; the summary, which tells that it is whole, last."""
+    folder.write_npz(run_folder.MAPS, _record.maps(analysis.fit, data))
+    times = np.asarray(data.t)[np.asarray(data.fitted)]
+    folder.write_npz(run_folder.CURVES, _record.curves(analysis, times))
+    with folder.replacing(run_folder.POSTERIOR) as path:
+        _record.data_tree(analysis).to_netcdf(path, engine="h5netcdf")
+    summary = _record.summary(analysis, fit_seconds)
+    folder.write_json(run_folder.SUMMARY, summary)
+    return Finished(analysis.verdict, summary)
+
+
+@dataclass(frozen=True)
+class _Checkpoint:
+    """The state of the sampler in a run folder."""
+
+    folder: RunFolder
+
+    @property
+    def exists(self) -> bool:
+        return self.folder.file(run_folder.CHECKPOINT).is_file()
+
+    def save(self, state: SamplerState) -> None:
+        self.folder.write_npz(run_folder.CHECKPOINT, to_arrays(state))
+
+    def load(self, sampler: Sampler) -> SamplerState | None:
+        if not self.exists:
+            return None
+        arrays: Mapping[str, FloatArray] = self.folder.read_npz(run_folder.CHECKPOINT)
+        return from_arrays(arrays, sampler)
+
+    def remove(self) -> None:
+        self.folder.file(run_folder.CHECKPOINT).unlink(missing_ok=True)

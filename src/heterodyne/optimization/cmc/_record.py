@@ -1,0 +1,177 @@
+"""An analysis as the files of a run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import xarray
+
+from heterodyne._typing import FloatArray
+from heterodyne.core._jax import jnp
+from heterodyne.core.correlation import correlation_matrix
+from heterodyne.data import TwoTimeData
+from heterodyne.optimization.cmc._analysis import Analysis
+from heterodyne.optimization.cmc._diagnostics import THRESHOLDS
+from heterodyne.optimization.cmc._quantities import curve_bands
+from heterodyne.optimization.nlsq.core import Fit
+from heterodyne.viz.thin import block_means
+
+_CURVE_POINTS = 120
+_CURVE_DRAWS = 1000
+
+
+def data_tree(analysis: Analysis) -> xarray.DataTree:
+    """Return the draws as ArviZ groups.
+
+    ``posterior`` holds the documented parameters, ``derived`` rates and fraction at
+    reference times, ``corrected`` both corrected for speckle noise where it is likely,
+    ``sample_stats`` what the sampler recorded, ``prior`` draws from the priors.
+    """
+    draws = analysis.draws
+    groups: dict[str, Mapping[str, FloatArray]] = {
+        "posterior": analysis.plain.parameters,
+        "derived": analysis.plain.derived,
+        "sample_stats": {
+            "diverging": draws.diverging,
+            "energy": draws.energy,
+            "lp": draws.log_density,
+            "n_steps": draws.n_gradients,
+            "acceptance_rate": draws.acceptance,
+            "tree_depth": np.ceil(np.log2(draws.n_gradients + 1)).astype(int),
+        },
+        "prior": analysis.prior.all(),
+    }
+    if analysis.corrected is not None:
+        groups["corrected"] = analysis.corrected.all()
+    units = {row.name: row.unit for row in analysis.rows}
+    return xarray.DataTree.from_dict(
+        {f"/{name}": _dataset(values, units) for name, values in groups.items()}
+    )
+
+
+def _dataset(values: Mapping[str, FloatArray], units: Mapping[str, str]) -> xarray.Dataset:
+    chains, count = next(iter(values.values())).shape
+    variables = {
+        name: xarray.Variable(("chain", "draw"), x, {"units": units[name]} if name in units else {})
+        for name, x in values.items()
+    }
+    return xarray.Dataset(variables, {"chain": np.arange(chains), "draw": np.arange(count)})
+
+
+def summary(analysis: Analysis, fit_seconds: float) -> dict[str, Any]:
+    """Return what ``summary.json`` holds: verdict, table, sampler health, noise."""
+    inflation = {row.name: row.inflation for row in analysis.rows if row.corrected is not None}
+    return {
+        "verdict": asdict(analysis.verdict),
+        "rows": [row.as_dict() for row in analysis.rows],
+        "sampler": _sampler_health(analysis, fit_seconds),
+        "noise": {
+            "likely_speckle": analysis.noise.likely,
+            "neighbour_correlation": analysis.noise.neighbour_correlation,
+            "effective_speckles": list(analysis.noise.effective_speckles),
+            "shot_noise": list(analysis.noise.shot_noise),
+            "inflation": inflation,
+            "text": _noise_text(analysis),
+        },
+        "thresholds": asdict(THRESHOLDS),
+    }
+
+
+def _sampler_health(analysis: Analysis, fit_seconds: float) -> dict[str, Any]:
+    draws, d = analysis.draws, analysis.diagnosis
+    deepest = draws.n_gradients.max()
+    return {
+        "engine": "nuts",
+        "chains": draws.n_chains,
+        "draws": draws.n_draws,
+        "warmup": draws.warmup_steps,
+        "divergences": d.divergences,
+        "r_hat_max": d.worst_r_hat[1],
+        "ess_bulk_min": d.worst_ess_bulk[1],
+        "ess_tail_min": d.worst_ess_tail[1],
+        "bfmi_min": min(d.bfmi),
+        "gradients_per_draw": float(draws.n_gradients.mean()),
+        "gradients": int(draws.n_gradients.sum()) + draws.warmup_gradients,
+        "longest_trajectory": int(deepest),
+        "step_size": float(np.median(draws.step_size)),
+        "acceptance": float(draws.acceptance.mean()),
+        "seconds_fit": fit_seconds,
+        "seconds_sampling": analysis.seconds,
+    }
+
+
+def _noise_text(analysis: Analysis) -> str:
+    noise = analysis.noise
+    if not noise.likely:
+        return (
+            "Residuals of neighbouring pairs are not correlated, so the errors of pairs are "
+            "taken as independent."
+        )
+    return (
+        "Pairs that share a frame share its speckles, so their errors are correlated. The "
+        "corrected intervals replace the covariance of independent pairs by that of speckle "
+        "noise (sandwich), with the number of speckles and the shot noise read off the residuals."
+    )
+
+
+def curves(analysis: Analysis, t: FloatArray) -> dict[str, FloatArray]:
+    """Return what ``curves.npz`` holds: bands of rates and fraction over the window.
+
+    Args:
+        analysis: Judged draws.
+        t: Times of the fitted frames in s.
+    """
+    index = np.unique(np.linspace(0, t.size - 1, _CURVE_POINTS).round().astype(int))
+    times = t[index]
+    bands: dict[str, FloatArray] = {"t": times}
+    layers = {"plain": analysis.plain, "corrected": analysis.corrected}
+    for layer, quantities in layers.items():
+        if quantities is not None:
+            physics = quantities.physics.reshape(-1, quantities.physics.shape[-1])
+            every = max(1, physics.shape[0] // _CURVE_DRAWS)
+            found = curve_bands(physics[::every], times)
+            bands |= {f"{name}_{layer}": values for name, values in found.items()}
+    return bands
+
+
+def maps(fit: Fit, data: TwoTimeData) -> dict[str, np.ndarray]:
+    """Return what ``maps.npz`` holds: data, model and residuals, thinned, and lag cuts."""
+    at = fit.least_squares
+    packed = fit.problem.data
+    parameters = jnp.asarray(fit.parameters)
+    model = np.stack(
+        [
+            at.offset[0, k]
+            + at.contrast[0, k]
+            * np.asarray(correlation_matrix(parameters, packed.t, packed.q, packed.dt, phi))
+            for k, phi in enumerate(packed.phi)
+        ]
+    )
+    used = np.outer(data.fitted, data.fitted) & ~np.eye(data.n_frames, dtype=bool)
+    residual = np.where(used, data.c2 - model, np.nan)
+    thinned = {"measured": data.c2, "model": model, "residual": residual}
+    arrays = {k: block_means(x, data.t)[0].astype(np.float32) for k, x in thinned.items()}
+    lags = data.dt * np.arange(1, data.n_frames)
+    return arrays | {
+        "t": block_means(residual[:1], data.t)[1],
+        "phi": np.asarray(packed.phi),
+        "lags": lags,
+        "lag_measured": _lag_means(np.where(used, data.c2, np.nan)),
+        "lag_model": _lag_means(np.where(used, model, np.nan)),
+    }
+
+
+def _lag_means(matrices: FloatArray) -> FloatArray:
+    """Mean over the fitted pairs at each lag, NaN where there is none, (n, N - 1)."""
+    n, N, _ = matrices.shape
+    means = np.full((n, N - 1), np.nan)
+    for lag in range(1, N):
+        values = np.diagonal(matrices, lag, 1, 2)
+        known = np.isfinite(values)
+        count = known.sum(axis=1)
+        total = np.where(known, values, 0.0).sum(axis=1)
+        means[:, lag - 1] = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    return means

@@ -1,0 +1,313 @@
+"""The sampling loop: adapt, sample until there is enough, resumable after every block.
+
+Adaptation runs in stages. At the end of each, the draws of all chains together give the
+next whitened frame, and the step size is adapted anew. The loop is a function from one
+``SamplerState`` to the next, so a run that was interrupted goes on to the same draws.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+
+from heterodyne._errors import SamplingError
+from heterodyne._events import EventSink, Progress, ignore_events
+from heterodyne._typing import FloatArray
+from heterodyne.config.cmc import CMCConfig
+from heterodyne.core._jax import jax, jnp
+from heterodyne.optimization.cmc._frame import Frame
+from heterodyne.optimization.cmc._nuts import (
+    START_ENERGY,
+    HMCState,
+    Kernel,
+    Steps,
+    Target,
+    advance,
+    start_chain,
+)
+from heterodyne.optimization.posterior import Posterior
+
+T = TypeVar("T")
+
+_BLOCK = 50
+_FIRST_LOOK = 100
+_LOOK_GROWTH = 1.25
+_STAGES = 3
+_ADAPT = 150
+_FIRST_STEP_SIZE = 0.5
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How much to sample.
+
+    Attributes:
+        n_chains: Number of chains.
+        n_adapt: Steps of each stage of adaptation.
+        n_stages: Stages of adaptation.
+        block: Steps between checkpoints.
+        n_draws: Largest number of draws of a chain.
+        target_accept: Acceptance probability that the step size is adapted to.
+        max_tree_depth: Largest number of doublings of a trajectory.
+        full_frame: Whiten with a full covariance rather than its diagonal.
+        parallel: Run chains side by side.
+        seed: Seed of all random numbers.
+    """
+
+    n_chains: int
+    n_adapt: int
+    n_stages: int
+    block: int
+    n_draws: int
+    target_accept: float
+    max_tree_depth: int
+    full_frame: bool
+    parallel: bool
+    seed: int
+
+    @classmethod
+    def of(cls, config: CMCConfig, n_points: int, n_params: int) -> Schedule:
+        """Read the counts of a configuration, which are upper limits.
+
+        Args:
+            config: Settings.
+            n_points: Number of data points, which scales the counts of small data sets.
+            n_params: Number of unknowns.
+        """
+        warmup, draws = config.get_adaptive_sample_counts(n_points, n_params)
+        n_stages = min(_STAGES, max(1, warmup // 50))
+        block = min(_BLOCK, draws)
+        return cls(
+            n_chains=config.num_chains,
+            n_adapt=max(1, min(_ADAPT, warmup // n_stages)),
+            n_stages=n_stages,
+            block=block,
+            n_draws=draws,
+            target_accept=config.target_accept_prob,
+            max_tree_depth=config.max_tree_depth,
+            full_frame=config.dense_mass,
+            parallel=config.chain_method == "parallel",
+            seed=config.seed,
+        )
+
+
+@dataclass(frozen=True)
+class SamplerState:
+    """Everything that decides how sampling goes on.
+
+    Attributes:
+        stage: Finished stages of adaptation; equal to ``n_stages`` while sampling.
+        frame: Frame of the current stage.
+        chains: State of each chain.
+        steps: Steps of the current stage, leading axes (chain, step).
+        warmup_steps: Steps of the finished stages, of one chain.
+        warmup_gradients: Gradients of the finished stages, of all chains.
+    """
+
+    stage: int
+    frame: Frame
+    chains: tuple[HMCState, ...]
+    steps: Steps | None
+    warmup_steps: int = 0
+    warmup_gradients: int = 0
+
+    @property
+    def n_steps(self) -> int:
+        """Steps of a chain in the current stage."""
+        return 0 if self.steps is None else self.steps.z.shape[1]
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Draws from the posterior, leading axes (chain, draw).
+
+    Attributes:
+        y: Coordinates, shape (chains, draws, d).
+        log_density: Log density of the coordinates, up to a constant.
+        energy: Hamiltonian at the end of each step.
+        n_gradients: Gradients of each step.
+        acceptance: Mean acceptance probability of each step.
+        diverging: Whether a step diverged.
+        step_size: Step size of each chain in the whitened frame, shape (chains,).
+        warmup_steps: Steps of adaptation of each chain.
+        warmup_gradients: Gradients of adaptation of all chains.
+    """
+
+    y: FloatArray
+    log_density: FloatArray
+    energy: FloatArray
+    n_gradients: FloatArray
+    acceptance: FloatArray
+    diverging: np.ndarray
+    step_size: FloatArray
+    warmup_steps: int
+    warmup_gradients: int
+
+    @property
+    def n_chains(self) -> int:
+        """Number of chains."""
+        return self.y.shape[0]
+
+    @property
+    def n_draws(self) -> int:
+        """Number of draws of each chain."""
+        return self.y.shape[1]
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """NUTS on one posterior.
+
+    Attributes:
+        posterior: Map and density.
+        target: What it is conditioned on.
+        schedule: How much to sample.
+    """
+
+    posterior: Posterior
+    target: Target
+    schedule: Schedule
+
+    @property
+    def kernel(self) -> Kernel:
+        """Static settings of the compiled block."""
+        s = self.schedule
+        return Kernel(self.posterior, s.n_adapt, s.target_accept, s.max_tree_depth)
+
+    def start(self, frame: Frame) -> SamplerState:
+        """Start chains at draws of the normal approximation that a frame stands for."""
+        rng = np.random.default_rng(self.schedule.seed)
+        places = rng.normal(size=(self.schedule.n_chains, self.posterior.size))
+        return self._started(SamplerState(0, frame, (), None), list(places), _FIRST_STEP_SIZE)
+
+    def _started(
+        self, state: SamplerState, places: list[FloatArray], step_size: float
+    ) -> SamplerState:
+        keys = jax.random.split(jax.random.PRNGKey(self.schedule.seed), self.schedule.n_chains)
+        keys = [jax.random.fold_in(key, state.stage) for key in keys]
+        chains = tuple(
+            start_chain(key, jnp.asarray(z), step_size, self.kernel)
+            for key, z in zip(keys, places, strict=True)
+        )
+        return replace(state, chains=chains, steps=None)
+
+    def _each_chain(self, work: Callable[[int], T]) -> list[T]:
+        """Run work for every chain; the first alone, so that it is compiled once."""
+        first = jax.block_until_ready(work(0))
+        rest = range(1, self.schedule.n_chains)
+        workers = min(len(rest), os.cpu_count() or 1) if self.schedule.parallel else 1
+        with ThreadPoolExecutor(max(workers, 1)) as pool:
+            others = pool.map(lambda k: jax.block_until_ready(work(k)), rest)
+            return [first, *others]
+
+    def advance(self, state: SamplerState) -> SamplerState:
+        """Take one block of steps in every chain and refine the frame after a stage."""
+        sampling = state.stage >= self.schedule.n_stages
+        goal = self.schedule.n_draws if sampling else self.schedule.n_adapt
+        length = min(self.schedule.block, goal - state.n_steps)
+        run = partial(advance, target=self.target, frame=state.frame, kernel=self.kernel)
+        done = self._each_chain(lambda k: run(state.chains[k], length=length))
+        blocks = [steps for _, steps in done]
+        new = Steps(
+            *(np.stack([np.asarray(x) for x in column]) for column in zip(*blocks, strict=True))
+        )
+        if state.steps is not None:
+            new = Steps(
+                *(np.concatenate(pair, axis=1) for pair in zip(state.steps, new, strict=True))
+            )
+        if (new.log_density[:, -1] <= -START_ENERGY).any():
+            raise SamplingError(
+                "the posterior density is not finite near the fit",
+                remedy="Check that bounds and priors allow the fitted parameters",
+            )
+        state = replace(state, chains=tuple(chain for chain, _ in done), steps=new)
+        if sampling or state.n_steps < self.schedule.n_adapt:
+            return state
+        return self._next_stage(state, new)
+
+    def _next_stage(self, state: SamplerState, steps: Steps) -> SamplerState:
+        finished = replace(
+            state,
+            stage=state.stage + 1,
+            steps=None,
+            warmup_steps=state.warmup_steps + steps.z.shape[1],
+            warmup_gradients=state.warmup_gradients + int(steps.n_gradients.sum()),
+        )
+        if finished.stage == self.schedule.n_stages:
+            return finished
+        kept = steps.z[:, steps.z.shape[1] // 3 :].reshape(-1, self.posterior.size)
+        frame = state.frame
+        frame = frame.refined(kept) if self.schedule.full_frame else frame.scaled(kept)
+        y = np.asarray(state.frame.place(jnp.asarray(steps.z[:, -1])))
+        centred = (y - np.asarray(frame.centre))[..., None]
+        places = np.linalg.solve(np.asarray(frame.factor), centred)[..., 0]
+        step_size = float(np.median(steps.step_size[:, -1]))
+        return self._started(replace(finished, frame=frame), list(places), step_size)
+
+    def finished(self, state: SamplerState) -> bool:
+        """Whether the largest number of draws is reached."""
+        return state.stage >= self.schedule.n_stages and state.n_steps >= self.schedule.n_draws
+
+    def draws(self, state: SamplerState) -> Draws:
+        """Return the draws so far; there is at least one block of them."""
+        steps = state.steps
+        assert steps is not None
+        return Draws(
+            y=np.asarray(state.frame.place(jnp.asarray(steps.z))),
+            log_density=steps.log_density,
+            energy=steps.energy,
+            n_gradients=steps.n_gradients,
+            acceptance=steps.acceptance,
+            diverging=steps.diverging,
+            step_size=steps.step_size[:, -1],
+            warmup_steps=state.warmup_steps,
+            warmup_gradients=state.warmup_gradients,
+        )
+
+    def run(
+        self,
+        state: SamplerState,
+        enough: Callable[[Draws], bool],
+        on_state: Callable[[SamplerState], None] = lambda state: None,
+        on_event: EventSink = ignore_events,
+    ) -> Draws:
+        """Sample until there is enough, or the largest number of draws is reached.
+
+        Args:
+            state: Where to start or go on.
+            enough: Whether the draws so far suffice; asked at growing intervals.
+            on_state: Receives the state after every block, to be kept.
+            on_event: Receives the progress.
+        """
+        asked = 0
+        while True:
+            on_event(self._progress(state))
+            sampling = state.stage >= self.schedule.n_stages and state.steps is not None
+            if sampling and state.n_steps >= max(_FIRST_LOOK, _LOOK_GROWTH * asked):
+                asked = state.n_steps
+                if enough(self.draws(state)):
+                    return self.draws(state)
+            if self.finished(state):
+                return self.draws(state)
+            state = self.advance(state)
+            on_state(state)
+
+    def _progress(self, state: SamplerState) -> Progress:
+        s = self.schedule
+        warmup = s.n_stages * s.n_adapt
+        done = state.warmup_steps + state.n_steps
+        detail: dict[str, str | int | float] = {}
+        if state.steps is not None:
+            detail = {
+                "draws": state.n_steps * s.n_chains if done > warmup else 0,
+                "divergences": int(state.steps.diverging.sum()),
+                "step size": round(float(np.median(state.steps.step_size[:, -1])), 3),
+                "gradients per draw": round(float(state.steps.n_gradients.mean()), 1),
+            }
+        return Progress("sampling", done, warmup + s.n_draws, detail)

@@ -1,0 +1,171 @@
+"""Whether to believe the numbers, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from heterodyne.optimization.cmc._diagnostics import THRESHOLDS, Diagnosis, Thresholds
+from heterodyne.optimization.cmc._rows import Row
+from heterodyne.optimization.sandwich import SpeckleNoise
+
+_NAMED = 6
+# A second minimum this many units of chi-square above the best holds no posterior mass.
+COMPETING = 20.0
+_MISFIT = 1.2
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a user should make of a run.
+
+    Attributes:
+        converged: Whether every limit was reached.
+        headline: The verdict in one sentence.
+        sentences: Why, and what to know.
+        advice: What to do.
+        believe: Which intervals to use.
+    """
+
+    converged: bool
+    headline: str
+    sentences: tuple[str, ...]
+    advice: tuple[str, ...]
+    believe: Literal["plain", "corrected"]
+
+
+def judge(
+    rows: Sequence[Row],
+    diagnosis: Diagnosis,
+    noise: SpeckleNoise,
+    *,
+    other_minima: Sequence[float] = (),
+    reduced_chi_square: float = 1.0,
+    limits: Thresholds = THRESHOLDS,
+) -> Verdict:
+    """Judge a run.
+
+    Args:
+        rows: The table of results.
+        diagnosis: Convergence of the draws.
+        noise: What the residuals say about the noise.
+        other_minima: Chi-square of other minima of the fit above the best.
+        reduced_chi_square: Mean square residual over the variance that neighbouring pairs
+            do not share.
+        limits: What a converged run must reach.
+    """
+    converged = diagnosis.passed(limits)
+    corrected = noise.likely and any(row.corrected is not None for row in rows)
+    if not converged:
+        headline = "Not converged: do not use these numbers."
+    elif corrected:
+        headline = "Converged. Believe the corrected intervals, not the plain ones."
+    else:
+        headline = "Converged. The intervals hold for independent errors, which the data support."
+    inflation = max((row.inflation for row in rows if row.identified), default=1.0)
+    reach = COMPETING * (inflation**2 if corrected else 1.0)
+    sentences = (
+        *_convergence(diagnosis, limits),
+        *_noise(noise, inflation, reduced_chi_square, corrected),
+        *_minima(other_minima, reach),
+        *_informed(rows),
+    )
+    advice = (*_remedies(diagnosis, limits), *_checks(other_minima, reach, rows))
+    return Verdict(converged, headline, sentences, advice, "corrected" if corrected else "plain")
+
+
+def _convergence(d: Diagnosis, limits: Thresholds) -> Iterator[str]:
+    chains = f"{len(d.bfmi)} chains" if len(d.bfmi) > 1 else "one chain"
+    name, r_hat = d.worst_r_hat
+    if r_hat <= limits.r_hat:
+        yield f"The {chains} agree: the largest R-hat is {r_hat:.3f} (allowed {limits.r_hat:g})."
+    else:
+        yield (f"The {chains} disagree: R-hat of {name} is {r_hat:.3f} (allowed {limits.r_hat:g}).")
+    for what, (name, ess) in (("bulk", d.worst_ess_bulk), ("tail", d.worst_ess_tail)):
+        enough = ess >= limits.ess
+        yield (
+            f"{'Every quantity has at least' if enough else f'{name} has only'} {ess:.0f} "
+            f"effective draws ({what}; needed {limits.ess:g})."
+        )
+    if d.divergences:
+        allowed = d.divergent_share <= limits.divergent_share
+        yield (
+            f"{d.divergences} of {d.n_draws} draws diverged"
+            + (", too few to matter." if allowed else ": the sampler missed a part of the space.")
+        )
+    if not min(d.bfmi) >= limits.bfmi:
+        yield (
+            f"The energy moved too slowly (BFMI {min(d.bfmi):.2f}, needed {limits.bfmi:g}): "
+            "the tails are not explored."
+        )
+
+
+def _noise(
+    noise: SpeckleNoise, inflation: float, reduced_chi_square: float, corrected: bool
+) -> Iterator[str]:
+    rho = f"{noise.neighbour_correlation:.2f}"
+    if corrected:
+        speckles = sum(noise.effective_speckles) / len(noise.effective_speckles)
+        yield (
+            f"Neighbouring pairs have correlated residuals ({rho}; independent errors give 0), "
+            "as speckles make them. Intervals of independent pairs are too narrow by a factor "
+            f"of up to {inflation:.3g}; the corrected ones account for it (about "
+            f"{speckles:.0f} effective speckles an angle)."
+        )
+    elif noise.likely:
+        yield (
+            f"Neighbouring pairs have correlated residuals ({rho}; independent errors give 0), "
+            "and no correction was made: the intervals are too narrow."
+        )
+    else:
+        yield f"Residuals of neighbouring pairs show no correlation ({rho})."
+        if reduced_chi_square > _MISFIT:
+            yield (
+                f"Residuals are larger than the noise between neighbours (reduced chi-square "
+                f"{reduced_chi_square:.2f}): the model misses a part of the signal."
+            )
+
+
+def _minima(others: Sequence[float], reach: float) -> Iterator[str]:
+    near = [x for x in others if x <= reach]
+    if near:
+        yield (
+            f"The fit has {len(near)} other minim{'a' if len(near) > 1 else 'um'} that the noise "
+            f"does not exclude (chi-square higher by {near[0]:.3g}); the draws describe the best "
+            "one alone."
+        )
+
+
+def _informed(rows: Sequence[Row]) -> Iterator[str]:
+    open_ = [row.name for row in rows if row.kind == "parameter" and not row.identified]
+    if open_:
+        yield (
+            f"The prior, not the data, sets {_listed(open_)}. Rates and fraction at reference "
+            "times say what the data do inform."
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
+
+
+def _remedies(d: Diagnosis, limits: Thresholds) -> Iterator[str]:
+    if not d.mixed(limits):
+        yield (
+            "Raise num_samples in optimization.cmc.per_shard_mcmc; if R-hat stays above "
+            f"{limits.r_hat:g}, fix parameters that the data do not inform, or give them priors."
+        )
+    if d.divergent_share > limits.divergent_share:
+        yield "Raise target_accept_prob in optimization.cmc.per_shard_mcmc towards 0.95 or 0.99."
+
+
+def _checks(others: Sequence[float], reach: float, rows: Sequence[Row]) -> Iterator[str]:
+    if any(x <= reach for x in others):
+        yield (
+            "Exclude the other minimum by physics: narrow bounds or priors, in particular of "
+            "the velocity and of the fraction, and sample again."
+        )
+    if not any(row.identified for row in rows if row.kind == "derived"):
+        yield "Check window, angles and model: the data inform no rate and no fraction."
