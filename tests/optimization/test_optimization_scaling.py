@@ -19,7 +19,8 @@ from heterodyne.optimization.coordinates.physics import PhysicsCoordinates
 from heterodyne.optimization.problem import information, profiled_information
 from heterodyne.optimization.scaling import Scaling, ScalingMode
 
-T = 0.1 * np.arange(1.0, 22.0)
+# Few frames compile in a fraction of the time; the fit is tested with more of them.
+T = 0.1 * np.arange(1.0, 19.0)
 Q, DT, ANGLES = 0.01, 0.1, np.array([-20.0, 25.0, 70.0])
 TRUTH = np.array([5e3, 0.4, 300.0, 9e3, -0.3, -500.0, 80.0, 0.2, 5.0, 0.3, 0.4, 1.0, 0.15, 3.0])
 ROWS, COLUMNS = np.triu_indices(T.size, 1)
