@@ -145,7 +145,7 @@ def test_resume_goes_on_and_force_starts_anew(run, run_file, pipeline, tmp_path)
     assert nowhere.code == 1
     assert not (tmp_path / "results").exists()
     assert run("sample", run_file).code == 0
-    checkpoint = tmp_path / "results" / "checkpoint.npz"
+    checkpoint = tmp_path / "results" / "checkpoint_plain.npz"
     checkpoint.write_bytes(b"")
     assert run("sample", run_file, "--resume").code == 0
     assert calls[-1].resume is True

@@ -14,6 +14,8 @@ from heterodyne.cli import _output
 from heterodyne.cli.main import USAGE
 from heterodyne.cli.main import main as heterodyne
 
+FIT_PICTURE = "fit.png"
+CURVES_PICTURE = "curves.png"
 _DONE = (0, 3)
 """Exit codes after which there are results to look at."""
 
@@ -61,10 +63,12 @@ def main(
         return code
     try:
         _output.say(f"\n{comparison(data, results)}")
+        draw(data, results, folder)
     except HeterodyneError as error:
         _output.talk(f"{error}")
         return error.exit_code
-    _output.say(f"\nOpen {results / 'report.html'} in a browser.")
+    _output.say(f"\nPictures: {folder / FIT_PICTURE}, {folder / CURVES_PICTURE}")
+    _output.say(f"Report, for a browser: {results / 'report.html'}")
     return outcome
 
 
@@ -122,18 +126,24 @@ def _known(
     """True value of every row that has one, by its name."""
     import numpy as np
 
-    from heterodyne.config.parameter_names import PHYSICS_PARAM_NAMES
     from heterodyne.optimization.derived import Derived
 
     derived = Derived.of(np.linspace(facts["t_first"], facts["t_last"], facts["n_frames"]))
-    physics = np.array([[truth[name] for name in PHYSICS_PARAM_NAMES]])
-    known = dict(zip(derived.names, derived.batch(physics)[0].tolist(), strict=True))
+    values = derived.batch(np.array([_physics(truth)]))[0].tolist()
+    known = dict(zip(derived.names, values, strict=True))
     for row in rows:
         name = row["name"]
         base = name.rpartition("_")[0] if row["kind"] == "scaling" and "_" in name else name
         if base in truth:
             known[name] = truth[base]
     return known
+
+
+def _physics(truth: Mapping[str, float]) -> list[float]:
+    """True physics parameters in canonical order."""
+    from heterodyne.config.parameter_names import PHYSICS_PARAM_NAMES
+
+    return [truth[name] for name in PHYSICS_PARAM_NAMES]
 
 
 def _bounds(row: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
@@ -154,6 +164,42 @@ def _cells(row: Mapping[str, Any], true: float) -> tuple[str, ...]:
         low, high = (_output.measured(one[end], one["sd"])[0] for end in ("low", "high"))
         intervals += [f"{low} to {high}", "yes" if _holds(one, true) else "no"]
     return (row["name"], _output.number(true, 5), median, *intervals)
+
+
+def draw(data: Path, results: Path, folder: Path) -> None:
+    """Draw the fit of the first angle, and the posterior with the true curves.
+
+    Args:
+        data: File with the truth.
+        results: Run folder of its posterior.
+        folder: Where the pictures go.
+
+    Raises:
+        HeterodyneError: The truth or the results cannot be read.
+    """
+    import numpy as np
+
+    from heterodyne.data.truth import read_truth
+    from heterodyne.io.files import replacing
+    from heterodyne.io.run_folder import CURVES, MAPS, RunFolder
+    from heterodyne.optimization.cmc._quantities import curve_bands
+    from heterodyne.viz import fits, posterior, style
+
+    run = RunFolder.open(results)
+    maps, curves = run.read_npz(MAPS), run.read_npz(CURVES)
+    measured, model, residual, phi = (
+        maps[key][:1] for key in ("measured", "model", "residual", "phi")
+    )
+    known = curve_bands(np.array([_physics(read_truth(data))]), curves["t"])
+    pictures = {
+        FIT_PICTURE: fits.fit_maps(measured, model, residual, maps["t"], phi),
+        CURVES_PICTURE: posterior.bands(
+            curves["t"], curves, {name: quantiles[1] for name, quantiles in known.items()}
+        ),
+    }
+    for name, figure in pictures.items():
+        with replacing(folder / name) as partial:
+            partial.write_bytes(style.png(figure))
 
 
 if __name__ == "__main__":

@@ -29,8 +29,7 @@ MAPS = "maps.npz"
 CURVES = "curves.npz"
 POSTERIOR = "posterior.nc"
 REPORT = "report.html"
-CHECKPOINT = "checkpoint.npz"
-RESULTS = (CONFIG, DATA, FIT, SUMMARY, MAPS, CURVES, POSTERIOR, REPORT, CHECKPOINT)
+RESULTS = (CONFIG, DATA, FIT, SUMMARY, MAPS, CURVES, POSTERIOR, REPORT)
 """Files that a run may leave beside its manifest."""
 
 _PACKAGES = ("arviz-base", "arviz-stats", "h5py", "jax", "jaxlib", "numpy", "numpyro", "scipy")
@@ -133,6 +132,8 @@ class RunFolder:
         """Remove the files of a run and its manifest; others stay."""
         for name in (*RESULTS, MANIFEST):
             self.file(name).unlink(missing_ok=True)
+        for file in self.path.glob(checkpoint("*")):
+            file.unlink()
 
     def write_json(self, name: str, value: object) -> Path:
         """Write a JSON document of the folder at once."""
@@ -161,6 +162,11 @@ class RunFolder:
     def replacing(self, name: str) -> AbstractContextManager[Path]:
         """Give a name to write to, which becomes a file of the folder on success."""
         return files.replacing(self.file(name))
+
+
+def checkpoint(name: str) -> str:
+    """Name of the file that keeps the state of a pass of the sampler."""
+    return f"checkpoint_{name}.npz"
 
 
 def make_manifest(

@@ -142,10 +142,27 @@ class Posterior:
         normal = n * (jnp.log(unknowns.sigma) + 0.5 * math.log(2.0 * math.pi))
         return -0.5 * squares / unknowns.sigma**2 - normal
 
-    def log_density(self, y: JaxArray, data: PairData, noise_scale: Numeric) -> JaxArray:
-        """Return the log density of the coordinates, up to the evidence."""
+    def log_density(
+        self,
+        y: JaxArray,
+        data: PairData,
+        noise_scale: Numeric,
+        adjustment: tuple[JaxArray, JaxArray] | None = None,
+    ) -> JaxArray:
+        """Return the log density of the coordinates, up to the evidence.
+
+        Args:
+            y: Coordinates, shape (size,).
+            data: Measured pairs.
+            noise_scale: Estimate of sigma that scales its prior.
+            adjustment: Point c and matrix A, with which the likelihood is evaluated at
+                c + A (y - c) instead of y.
+        """
         unknowns, log_det = self.forward(y)
         prior = self.log_prior(unknowns, noise_scale) + log_det
+        if adjustment is not None:
+            centre, matrix = adjustment
+            unknowns, _ = self.forward(centre + matrix @ (y - centre))
         return prior + self.log_likelihood(unknowns, data)
 
     def prior_curvature(self, y: JaxArray, noise_scale: Numeric) -> JaxArray:

@@ -1,9 +1,10 @@
-"""Intervals of a fit for independent errors, corrected for speckle noise.
+"""The likelihood of independent errors, adjusted to the curvature that speckle noise leaves.
 
-The likelihood of independent errors has the right centre but, on speckles, far too small
-a spread. Its covariance H^-1 is replaced by H^-1 J H^-1, where J is the covariance that
-speckle noise gives the score: the curvature adjustment of a composite likelihood (Ribatet,
-Cooley and Davison, Statistica Sinica 22, 813, 2012).
+With F the Fisher information for independent errors and V the covariance that speckle
+noise gives the score, the estimate scatters by F^-1 V F^-1 and not by F^-1. The likelihood
+l(y) is therefore replaced by l(c + A (y - c)) with A' F A = F V^-1 F, the inverse of that
+scatter, about the mode c: the curvature adjustment of a composite likelihood (Ribatet,
+Cooley and Davison, Statistica Sinica 22, 813, 2012). The prior is left as it is.
 """
 
 from __future__ import annotations
@@ -38,6 +39,9 @@ from heterodyne.optimization.problem import Problem
 
 # Standard errors above zero at which neighbours are no longer taken as independent.
 SIGNIFICANCE = 5.0
+# Shares of the prior's information, and of all information, that the data may miss.
+_NO_INFORMATION = 1e-6
+_ROUNDING = 1e-12
 # Frames from which the products take long enough to be reported one by one.
 _LARGE = 1000
 
@@ -62,27 +66,19 @@ class SpeckleNoise:
 
 
 @dataclass(frozen=True)
-class Correction:
-    """How draws are stretched about their mean.
+class Adjustment:
+    """The point and the map of l(centre + matrix (y - centre)).
 
     Attributes:
-        matrix: Linear map of deviations from the mean, shape (size, size).
-        covariance: Corrected covariance of the coordinates, for a posterior that is
-            normal, shape (size, size); log sigma keeps its own.
+        centre: Sampling coordinates, shape (size,).
+        matrix: Shape (size, size); log sigma is left as it is.
+        information: Information of the adjusted likelihood at the centre, on all
+            coordinates but log sigma, shape (size - 1, size - 1).
     """
 
+    centre: FloatArray
     matrix: FloatArray
-    covariance: FloatArray
-
-    def apply(self, draws: ArrayLike) -> FloatArray:
-        """Stretch draws about their mean.
-
-        Args:
-            draws: Sampling coordinates, shape (n, size).
-        """
-        draws = np.asarray(draws, float)
-        mean = draws.mean(axis=0)
-        return mean + (draws - mean) @ self.matrix.T
+    information: FloatArray
 
 
 @partial(jax.jit, static_argnames="coordinates")
@@ -232,65 +228,64 @@ def score_covariance(
     return np.asarray(problem.scaling.information(products, jnp.asarray(contrast)))
 
 
-def correction(
+def adjustment(
     posterior: Posterior,
     y: ArrayLike,
     data: PairData,
     noise: SpeckleNoise,
     sigma: float,
     on_event: EventSink = ignore_events,
-) -> Correction:
-    """Return the map from draws for independent errors to draws for speckle noise.
+) -> Adjustment:
+    """Return the adjustment of the likelihood for speckle noise.
 
     Args:
         posterior: Coordinates, scaling and priors.
-        y: Centre of the draws in sampling coordinates, shape (size,).
+        y: Posterior mode in sampling coordinates, shape (size,).
         data: Measured pairs.
         noise: Speckles and shot noise.
         sigma: Standard deviation of the errors of the plain likelihood.
         on_event: Receives the progress for many frames.
     """
-    y = jnp.asarray(y)
+    centre = np.asarray(y, float)
     p = posterior.coordinates.size
     problem = Problem(data, posterior.coordinates, posterior.scaling)
     # The scale of sigma's prior has no effect: that prior is independent of the others.
-    parts = map(np.asarray, _curvature(y, data, sigma, posterior))
-    contrast, slopes, information, prior = parts
-    variance = score_covariance(problem, y[:p], contrast, noise, on_event)
+    parts = _curvature(jnp.asarray(centre), data, sigma, posterior)
+    contrast, slopes, information, prior = map(np.asarray, parts)
+    variance = score_covariance(problem, centre[:p], contrast, noise, on_event)
     slopes = np.concatenate([np.ones(p), slopes])
     outer = slopes[:, None] * slopes
-    matrix, covariance = np.eye(posterior.size), np.eye(posterior.size)
-    matrix[:-1, :-1], covariance[:-1, :-1] = stretch(
-        information * outer / sigma**2, variance * outer / sigma**4, prior[:-1, :-1]
+    matrix = np.eye(posterior.size)
+    matrix[:-1, :-1], adjusted = adjust(
+        information * outer / sigma**2,
+        variance * outer / sigma**4,
+        np.abs(np.diagonal(prior)[:-1]),
     )
-    covariance[-1, -1] = 0.5 / problem.n_pairs
-    return Correction(matrix, covariance)
+    return Adjustment(centre, matrix, adjusted)
 
 
-def stretch(
-    information: FloatArray, variance: FloatArray, prior: FloatArray
+def adjust(
+    information: FloatArray, variance: FloatArray, unit: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Return the map that takes the covariance H^-1 to H^-1 J H^-1, never to less.
+    """Return the map A with A' F A = F V^-1 F, which no direction exceeds F by.
 
     Args:
-        information: Fisher information for independent errors, shape (n, n).
-        variance: Covariance of the score, shape (n, n).
-        prior: Curvature of minus the log prior density; its positive semidefinite part
-            counts, in H = information + prior and in J = variance + prior.
+        information: Fisher information F for independent errors, shape (n, n).
+        variance: Covariance V of the score, shape (n, n).
+        unit: Information of the prior on each coordinate, shape (n,); where the data say
+            far less than it, A is the identity.
 
     Returns:
-        The map and the covariance that it leads to, shape (n, n) each.
+        The map and the adjusted information A' F A, shape (n, n) each.
     """
-    n = len(information)
-    scale = 1.0 / np.sqrt(np.maximum(np.diagonal(information) + np.abs(np.diagonal(prior)), 1e-300))
+    scale = 1.0 / np.sqrt(np.maximum(np.diagonal(information), unit) + 1e-300)
     outer = scale[:, None] * scale
-    values, vectors = np.linalg.eigh(prior * outer)
-    prior_part = (vectors * np.maximum(values, 0.0)) @ vectors.T
-    # A trace of curvature keeps directions that neither data nor prior inform finite.
-    lower = np.linalg.cholesky(information * outer + prior_part + 1e-12 * np.eye(n))
-    half = solve_triangular(lower, variance * outer + prior_part, lower=True)
+    floor = np.diag(_NO_INFORMATION * (unit * scale**2) + _ROUNDING)
+    lower = np.linalg.cholesky(information * outer + floor)
+    half = solve_triangular(lower, variance * outer + floor, lower=True)
     score = solve_triangular(lower, half.T, lower=True)
     values, vectors = np.linalg.eigh(0.5 * (score + score.T))
-    growth = np.sqrt(np.maximum(values, 1.0))
-    back = solve_triangular(lower.T, vectors * growth)
-    return (back @ vectors.T @ lower.T) * scale[:, None] / scale, back @ back.T * outer
+    shrink = 1.0 / np.sqrt(np.maximum(values, 1.0))
+    back = solve_triangular(lower.T, vectors * shrink)
+    matrix = (back @ vectors.T @ lower.T) * scale[:, None] / scale
+    return matrix, matrix.T @ information @ matrix

@@ -189,8 +189,11 @@ def svg(figure: Figure) -> bytes:
 def _saved(figure: Figure, **options: Any) -> bytes:
     layout = figure.get_layout_engine()
     if layout is not None:
-        # Arranged once here; savefig would draw everything a second time to do it.
-        layout.execute(figure)
+        # Arranged here; savefig would draw everything a second time to do it. Panels of a
+        # fixed aspect move in the first round, and the second makes room for their titles.
+        fixed = any(axes.get_aspect() != "auto" for axes in figure.axes)
+        for _ in range(2 if fixed else 1):
+            layout.execute(figure)
         figure.set_layout_engine("none")
     stream = io.BytesIO()
     figure.savefig(stream, **options)

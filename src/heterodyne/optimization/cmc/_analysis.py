@@ -8,12 +8,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from heterodyne._events import EventSink, Progress, ignore_events
+from heterodyne._events import EventSink, ignore_events
 from heterodyne._typing import FloatArray
 from heterodyne.config.cmc import CMCConfig
 from heterodyne.core._jax import jnp
 from heterodyne.optimization.cmc._diagnostics import THRESHOLDS, Diagnosis, diagnose
-from heterodyne.optimization.cmc._frame import laplace_frame
+from heterodyne.optimization.cmc._frame import (
+    data_information,
+    laplace_frame,
+    posterior_mode,
+)
 from heterodyne.optimization.cmc._nuts import Target
 from heterodyne.optimization.cmc._quantities import Quantities, prior_draws
 from heterodyne.optimization.cmc._rows import Row, make_rows
@@ -22,9 +26,11 @@ from heterodyne.optimization.cmc._verdict import Verdict, judge
 from heterodyne.optimization.derived import Derived
 from heterodyne.optimization.nlsq.core import Fit
 from heterodyne.optimization.posterior import Posterior
-from heterodyne.optimization.sandwich import SpeckleNoise, correction, speckle_noise
+from heterodyne.optimization.sandwich import SpeckleNoise, adjustment, speckle_noise
 
 _PRIOR_DRAWS = 2000
+PLAIN, CORRECTED = "plain", "corrected"
+PASSES = (PLAIN, CORRECTED)
 
 
 @dataclass(frozen=True)
@@ -50,11 +56,13 @@ class Analysis:
         fit: Where they started.
         posterior: Map and density.
         derived: Quantities at reference times.
-        draws: Draws of the coordinates.
-        plain: Draws for independent errors.
-        corrected: Draws corrected for speckle noise; None where it is not likely.
+        draws: Draws of the coordinates for independent errors.
+        plain: The same by name.
+        corrected: Draws from the likelihood adjusted for speckle noise; None where such
+            noise is not likely.
+        corrected_draws: The same in coordinates.
         prior: Draws from the priors.
-        diagnosis: Convergence of the plain draws.
+        diagnosis: Convergence of all draws.
         noise: What the residuals say about the noise.
         rows: The table of results.
         verdict: Whether to believe it.
@@ -67,6 +75,7 @@ class Analysis:
     draws: Draws
     plain: Quantities
     corrected: Quantities | None
+    corrected_draws: Draws | None
     prior: Quantities
     diagnosis: Diagnosis
     noise: SpeckleNoise
@@ -81,92 +90,147 @@ def noise_seen(fit: Fit) -> float:
     return seen if seen > 0 else fit.sigma
 
 
+@dataclass(frozen=True)
+class Keeper:
+    """Where the state of each pass is kept, by the name of the pass.
+
+    Attributes:
+        load: Returns the state to go on from, if there is one.
+        save: Receives the state after every block.
+    """
+
+    load: Callable[[str, Sampler], SamplerState | None] = lambda name, sampler: None
+    save: Callable[[str, SamplerState], None] = lambda name, state: None
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Draws of one pass.
+
+    Attributes:
+        draws: Draws of the coordinates.
+        quantities: The draws by name.
+        diagnosis: Their convergence.
+    """
+
+    draws: Draws
+    quantities: Quantities
+    diagnosis: Diagnosis
+
+
+@dataclass(frozen=True)
+class _Passes:
+    """What the passes over one data set share."""
+
+    fit: Fit
+    posterior: Posterior
+    derived: Derived
+    schedule: Schedule
+    scale: float
+    keeper: Keeper
+    on_event: EventSink
+
+    @property
+    def mode(self) -> FloatArray:
+        return posterior_mode(self.posterior, self.fit)
+
+    def plain(self) -> Sampled:
+        """Sample with the likelihood of independent errors."""
+        target = Target.plain(self.fit.problem.data, self.scale, self.posterior.size)
+        mode = self.mode
+        return self._sample(PLAIN, target, data_information(self.posterior, mode, self.fit))
+
+    def corrected(self, noise: SpeckleNoise) -> Sampled:
+        """Sample with the likelihood adjusted for speckle noise."""
+        data, mode = self.fit.problem.data, self.mode
+        sigma = float(np.exp(mode[-1]))
+        change = adjustment(self.posterior, mode, data, noise, sigma, self.on_event)
+        target = Target(
+            data, jnp.asarray(self.scale), jnp.asarray(change.centre), jnp.asarray(change.matrix)
+        )
+        return self._sample(CORRECTED, target, change.information)
+
+    def _sample(self, name: str, target: Target, information: FloatArray) -> Sampled:
+        sampler = Sampler(self.posterior, target, self.schedule, f"{name} draws")
+        state = self.keeper.load(name, sampler)
+        if state is None:
+            n_pairs = self.fit.problem.n_pairs
+            state = sampler.start(
+                laplace_frame(self.posterior, self.mode, information, self.scale, n_pairs)
+            )
+        draws = sampler.run(
+            state,
+            lambda draws: self._named(draws).diagnosis.mixed(THRESHOLDS),
+            lambda state: self.keeper.save(name, state),
+            self.on_event,
+        )
+        return self._named(draws)
+
+    def _named(self, draws: Draws) -> Sampled:
+        quantities = Quantities.of(self.posterior, draws.y, self.derived)
+        values = quantities.all() | {"log density": draws.log_density}
+        return Sampled(draws, quantities, diagnose(values, draws.energy, draws.diverging))
+
+
 def analyse(
     fit: Fit,
     c2: FloatArray,
     config: CMCConfig,
     noise: NoiseSettings | None = None,
     *,
-    resumed: Callable[[Sampler], SamplerState | None] = lambda sampler: None,
-    on_state: Callable[[SamplerState], None] = lambda state: None,
+    keeper: Keeper | None = None,
     on_event: EventSink = ignore_events,
 ) -> Analysis:
     """Draw from the posterior and judge the draws.
+
+    The likelihood of independent errors is sampled first. Where the residuals show speckle
+    noise, the likelihood adjusted for it is sampled as well.
 
     Args:
         fit: The fit of the data, from which sampling starts.
         c2: Measured correlation, shape (n_angles, N, N).
         config: Settings of the draws.
         noise: What is known about the noise.
-        resumed: Returns a state to go on from, if there is one.
-        on_state: Receives the state of the sampler after every block.
+        keeper: Where states are kept, so that an interrupted analysis can go on.
         on_event: Receives the progress.
     """
     noise = noise or NoiseSettings()
     started = time.monotonic()
-    problem = fit.problem
-    posterior = Posterior(problem.coordinates, problem.scaling)
-    derived = Derived.of(problem.fitted_times)
+    posterior = Posterior(fit.problem.coordinates, fit.problem.scaling)
     scale = noise.scale or noise_seen(fit)
-    target = Target(problem.data, jnp.asarray(scale))
+    derived = Derived.of(fit.problem.fitted_times)
     schedule = Schedule.of(config, c2.size, posterior.size)
-    sampler = Sampler(posterior, target, schedule)
-
-    def enough(draws: Draws) -> bool:
-        return diagnosed(posterior, draws, derived)[1].mixed(THRESHOLDS)
-
-    state = resumed(sampler) or sampler.start(laplace_frame(posterior, fit, scale))
-    draws = sampler.run(state, enough, on_state, on_event)
-    seconds = time.monotonic() - started
-    on_event(Progress("assessment", 0, 1))
+    passes = _Passes(fit, posterior, derived, schedule, scale, keeper or Keeper(), on_event)
+    plain = passes.plain()
     seen = estimate_noise(fit, c2, noise)
-    corrected = correct(posterior, draws, seen, fit, derived, on_event) if seen.likely else None
+    corrected = passes.corrected(seen) if seen.likely else None
     prior = prior_draws(posterior, scale, derived, _PRIOR_DRAWS, schedule.seed)
-    on_event(Progress("assessment", 1, 1))
-    return assessed(fit, posterior, derived, draws, corrected, prior, seen, seconds)
-
-
-def assessed(
-    fit: Fit,
-    posterior: Posterior,
-    derived: Derived,
-    draws: Draws,
-    corrected: Quantities | None,
-    prior: Quantities,
-    noise: SpeckleNoise,
-    seconds: float,
-) -> Analysis:
-    """Judge draws: convergence, table, verdict."""
-    plain, diagnosis = diagnosed(posterior, draws, derived)
-    rows = make_rows(plain, corrected, prior, diagnosis, posterior.space, derived)
-    verdict = judge(
-        rows,
-        diagnosis,
-        noise,
-        other_minima=fit.result.modes,
-        reduced_chi_square=fit.result.reduced_chi_square,
-    )
+    diagnosis = plain.diagnosis
+    if corrected is not None:
+        diagnosis = diagnosis.joined(corrected.diagnosis)
+    stretched = None if corrected is None else corrected.quantities
+    rows = make_rows(plain.quantities, stretched, prior, diagnosis, posterior.space, derived)
     return Analysis(
         fit=fit,
         posterior=posterior,
         derived=derived,
-        draws=draws,
-        plain=plain,
-        corrected=corrected,
+        draws=plain.draws,
+        plain=plain.quantities,
+        corrected=stretched,
+        corrected_draws=None if corrected is None else corrected.draws,
         prior=prior,
         diagnosis=diagnosis,
-        noise=noise,
+        noise=seen,
         rows=rows,
-        verdict=verdict,
-        seconds=seconds,
+        verdict=judge(
+            rows,
+            diagnosis,
+            seen,
+            other_minima=fit.result.modes,
+            reduced_chi_square=fit.result.reduced_chi_square,
+        ),
+        seconds=time.monotonic() - started,
     )
-
-
-def diagnosed(posterior: Posterior, draws: Draws, derived: Derived) -> tuple[Quantities, Diagnosis]:
-    """Name draws, and measure their convergence on every quantity that is reported."""
-    plain = Quantities.of(posterior, draws.y, derived)
-    values = plain.all() | {"log density": draws.log_density}
-    return plain, diagnose(values, draws.energy, draws.diverging)
 
 
 def estimate_noise(fit: Fit, c2: FloatArray, noise: NoiseSettings) -> SpeckleNoise:
@@ -181,19 +245,3 @@ def estimate_noise(fit: Fit, c2: FloatArray, noise: NoiseSettings) -> SpeckleNoi
         diagonal_is_raw=noise.diagonal_is_raw,
         effective_speckles=noise.effective_speckles,
     )
-
-
-def correct(
-    posterior: Posterior,
-    draws: Draws,
-    noise: SpeckleNoise,
-    fit: Fit,
-    derived: Derived,
-    on_event: EventSink = ignore_events,
-) -> Quantities:
-    """Stretch draws about their mean to the width that speckle noise gives them."""
-    flat = draws.y.reshape(-1, posterior.size)
-    centre = flat.mean(axis=0)
-    sigma = float(np.exp(centre[-1]))
-    stretch = correction(posterior, centre, fit.problem.data, noise, sigma, on_event)
-    return Quantities.of(posterior, stretch.apply(flat).reshape(draws.y.shape), derived)

@@ -78,6 +78,17 @@ class Diagnosis:
         """Share of draws whose trajectory diverged."""
         return self.divergences / max(self.n_draws, 1)
 
+    def joined(self, other: Diagnosis) -> Diagnosis:
+        """Return the worse of two diagnoses of the same quantities, and all their draws."""
+        return Diagnosis(
+            {name: _worse(x, other.r_hat[name], max) for name, x in self.r_hat.items()},
+            {name: _worse(x, other.ess_bulk[name], min) for name, x in self.ess_bulk.items()},
+            {name: _worse(x, other.ess_tail[name], min) for name, x in self.ess_tail.items()},
+            (*self.bfmi, *other.bfmi),
+            self.divergences + other.divergences,
+            self.n_draws + other.n_draws,
+        )
+
     def mixed(self, limits: Thresholds = THRESHOLDS) -> bool:
         """Whether R-hat and effective numbers of draws reach the limits."""
         return (
@@ -93,6 +104,12 @@ class Diagnosis:
             and min(self.bfmi) >= limits.bfmi
             and self.divergent_share <= limits.divergent_share
         )
+
+
+def _worse(first: float, second: float, pick: Callable[[float, float], float]) -> float:
+    if np.isnan(first) or np.isnan(second):
+        return second if np.isnan(first) else first
+    return pick(first, second)
 
 
 def _extreme(values: Mapping[str, float], position: Callable[..., Any]) -> tuple[str, float]:

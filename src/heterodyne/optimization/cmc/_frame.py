@@ -64,51 +64,46 @@ def posterior_mode(posterior: Posterior, fit: Fit) -> FloatArray:
     return np.concatenate([modes.y[0], tail, [np.log(sigma)]])
 
 
-def laplace_frame(posterior: Posterior, fit: Fit, noise_scale: float) -> Frame:
+def laplace_frame(
+    posterior: Posterior, y: FloatArray, information: FloatArray, noise_scale: float, n_pairs: int
+) -> Frame:
     """Frame of the normal approximation at the posterior mode.
 
-    The curvature is the Fisher information of the data plus that of the priors.
+    The curvature is the information of the data plus that of the priors.
+
+    Args:
+        posterior: Map and priors.
+        y: Posterior mode, shape (d,).
+        information: Information of the data on all coordinates but log sigma, shape
+            (d - 1, d - 1).
+        noise_scale: Estimate of sigma that scales its prior.
+        n_pairs: Number of fitted pairs, which inform sigma.
     """
-    y = posterior_mode(posterior, fit)
-    curvature = posterior_curvature(posterior, y, fit, noise_scale)
-    scale = 1.0 / np.sqrt(np.diagonal(curvature))
-    values, vectors = np.linalg.eigh(curvature * scale[:, None] * scale)
-    root = (vectors / np.sqrt(np.maximum(values, 1e-12))) @ vectors.T
-    covariance = (root @ root) * scale[:, None] * scale
-    return Frame(jnp.asarray(y), jnp.linalg.cholesky(jnp.asarray(covariance)))
-
-
-def posterior_curvature(
-    posterior: Posterior, y: FloatArray, fit: Fit, noise_scale: float
-) -> FloatArray:
-    """Fisher information of data and priors on all coordinates, positive definite, (d, d)."""
-    data_part = data_information(posterior, y, fit.modes.information[0], fit.problem.n_pairs)
     prior = np.asarray(posterior.prior_curvature(jnp.asarray(y), noise_scale))
     values, vectors = np.linalg.eigh(0.5 * (prior + prior.T))
     # Where the prior curves upward, as it may near a wall, it does not confine the draws.
-    prior = (vectors * np.maximum(values, _SMALLEST_CURVATURE)) @ vectors.T
-    return data_part + prior
+    curvature = (vectors * np.maximum(values, _SMALLEST_CURVATURE)) @ vectors.T
+    curvature[:-1, :-1] += information
+    curvature[-1, -1] += 2.0 * n_pairs
+    scale = 1.0 / np.sqrt(np.diagonal(curvature))
+    values, vectors = np.linalg.eigh(curvature * scale[:, None] * scale)
+    root = (vectors / np.sqrt(np.maximum(values, 1e-12))) * scale[:, None]
+    root = root @ vectors.T
+    return Frame(jnp.asarray(y), jnp.linalg.cholesky(jnp.asarray(root @ root.T)))
 
 
-def data_information(
-    posterior: Posterior, y: FloatArray, information: FloatArray, n_pairs: int
-) -> FloatArray:
-    """Fisher information of the data on all coordinates.
+def data_information(posterior: Posterior, y: FloatArray, fit: Fit) -> FloatArray:
+    """Fisher information for independent errors at the posterior mode of a fit.
 
     Args:
         posterior: Map of the coordinates.
-        y: Coordinates, shape (d,).
-        information: Information of physics coordinates, contrasts and offsets over
-            sigma**2, shape (d - 1, d - 1).
-        n_pairs: Number of fitted pairs, which inform sigma.
+        y: The mode, shape (d,).
+        fit: The fit that found it.
 
     Returns:
-        Matrix of shape (d, d).
+        Matrix for all coordinates but log sigma, shape (d - 1, d - 1).
     """
-    p, d = posterior.coordinates.size, posterior.size
-    slopes = np.ones(d - 1)
+    p = posterior.coordinates.size
+    slopes = np.ones(posterior.size - 1)
     slopes[p:] = np.asarray(posterior.scaling_slopes(jnp.asarray(y)))
-    full = np.zeros((d, d))
-    full[:-1, :-1] = information * slopes[:, None] * slopes / np.exp(2.0 * y[-1])
-    full[-1, -1] = 2.0 * n_pairs
-    return full
+    return fit.modes.information[0] * slopes[:, None] * slopes / np.exp(2.0 * y[-1])

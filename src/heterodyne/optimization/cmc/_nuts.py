@@ -22,6 +22,8 @@ from heterodyne.optimization.posterior import Posterior
 
 # Above any potential energy of a posterior, and small enough to be added to one.
 START_ENERGY = 1e12
+# While the frame is still poor, long trajectories cost more than they teach.
+_ADAPT_DEPTH = 6
 
 
 class Target(NamedTuple):
@@ -30,10 +32,20 @@ class Target(NamedTuple):
     Attributes:
         data: Measured pairs.
         noise_scale: Estimate of sigma that scales its prior.
+        centre: Point c of the likelihood's adjustment, shape (d,).
+        matrix: Matrix A of the adjustment, which evaluates the likelihood at c + A (y - c),
+            shape (d, d); the identity leaves it as it is.
     """
 
     data: PairData
     noise_scale: JaxArray
+    centre: JaxArray
+    matrix: JaxArray
+
+    @classmethod
+    def plain(cls, data: PairData, noise_scale: float, size: int) -> Target:
+        """The likelihood of independent errors, for a number of coordinates."""
+        return cls(data, jnp.asarray(noise_scale), jnp.zeros(size), jnp.eye(size))
 
 
 @dataclass(frozen=True)
@@ -56,15 +68,17 @@ class Kernel:
         """Build NumPyro's kernel on z; ``step_size`` is where adaptation starts."""
 
         def potential(z: JaxArray) -> JaxArray:
-            y = frame.place(z)
-            return -self.posterior.log_density(y, target.data, target.noise_scale)
+            adjustment = (target.centre, target.matrix)
+            return -self.posterior.log_density(
+                frame.place(z), target.data, target.noise_scale, adjustment
+            )
 
         return NUTS(
             potential_fn=potential,
             step_size=step_size,
             adapt_mass_matrix=False,
             target_accept_prob=self.target_accept,
-            max_tree_depth=self.max_tree_depth,
+            max_tree_depth=(min(_ADAPT_DEPTH, self.max_tree_depth), self.max_tree_depth),
         )
 
 

@@ -5,19 +5,25 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from heterodyne._errors import ConfigError, InterruptedRunError
 from heterodyne._events import EventSink, Message, ignore_events
-from heterodyne._typing import FloatArray
 from heterodyne.data import TwoTimeData
 from heterodyne.io import run_folder
 from heterodyne.io.run_folder import RunFolder
 from heterodyne.optimization.bind import bind, fit_scaled
 from heterodyne.optimization.cmc import _record
-from heterodyne.optimization.cmc._analysis import Analysis, NoiseSettings, analyse
+from heterodyne.optimization.cmc._analysis import (
+    PASSES,
+    Analysis,
+    Keeper,
+    NoiseSettings,
+    analyse,
+)
 from heterodyne.optimization.cmc._checkpoint import from_arrays, to_arrays
 from heterodyne.optimization.cmc._sampler import Sampler, SamplerState
 from heterodyne.optimization.cmc._verdict import Verdict
@@ -93,8 +99,7 @@ def run(
             np.asarray(data.c2),
             config.cmc_config(),
             noise_settings(config, data),
-            resumed=checkpoint.load,
-            on_state=checkpoint.save,
+            keeper=Keeper(checkpoint.load, checkpoint.save),
             on_event=on_event,
         )
     except KeyboardInterrupt:
@@ -130,22 +135,25 @@ def write(analysis: Analysis, data: TwoTimeData, folder: RunFolder, fit_seconds:
 
 @dataclass(frozen=True)
 class _Checkpoint:
-    """The state of the sampler in a run folder."""
+    """The states of the sampler in a run folder, one file for each pass."""
 
     folder: RunFolder
 
     @property
     def exists(self) -> bool:
-        return self.folder.file(run_folder.CHECKPOINT).is_file()
+        return any(self._file(name).is_file() for name in PASSES)
 
-    def save(self, state: SamplerState) -> None:
-        self.folder.write_npz(run_folder.CHECKPOINT, to_arrays(state))
+    def _file(self, name: str) -> Path:
+        return self.folder.file(run_folder.checkpoint(name))
 
-    def load(self, sampler: Sampler) -> SamplerState | None:
-        if not self.exists:
+    def save(self, name: str, state: SamplerState) -> None:
+        self.folder.write_npz(run_folder.checkpoint(name), to_arrays(state))
+
+    def load(self, name: str, sampler: Sampler) -> SamplerState | None:
+        if not self._file(name).is_file():
             return None
-        arrays: Mapping[str, FloatArray] = self.folder.read_npz(run_folder.CHECKPOINT)
-        return from_arrays(arrays, sampler)
+        return from_arrays(self.folder.read_npz(run_folder.checkpoint(name)), sampler)
 
     def remove(self) -> None:
-        self.folder.file(run_folder.CHECKPOINT).unlink(missing_ok=True)
+        for name in PASSES:
+            self._file(name).unlink(missing_ok=True)

@@ -16,6 +16,7 @@ from heterodyne.data import TwoTimeData
 from heterodyne.optimization.cmc._analysis import Analysis
 from heterodyne.optimization.cmc._diagnostics import THRESHOLDS
 from heterodyne.optimization.cmc._quantities import curve_bands
+from heterodyne.optimization.cmc._sampler import Draws
 from heterodyne.optimization.nlsq.core import Fit
 from heterodyne.viz.thin import block_means
 
@@ -27,29 +28,36 @@ def data_tree(analysis: Analysis) -> xarray.DataTree:
     """Return the draws as ArviZ groups.
 
     ``posterior`` holds the documented parameters, ``derived`` rates and fraction at
-    reference times, ``corrected`` both corrected for speckle noise where it is likely,
-    ``sample_stats`` what the sampler recorded, ``prior`` draws from the priors.
+    reference times, ``corrected`` both from the likelihood adjusted for speckle noise where
+    that is likely, ``sample_stats`` and ``corrected_sample_stats`` what the sampler
+    recorded, ``prior`` draws from the priors.
     """
     draws = analysis.draws
     groups: dict[str, Mapping[str, FloatArray]] = {
         "posterior": analysis.plain.parameters,
         "derived": analysis.plain.derived,
-        "sample_stats": {
-            "diverging": draws.diverging,
-            "energy": draws.energy,
-            "lp": draws.log_density,
-            "n_steps": draws.n_gradients,
-            "acceptance_rate": draws.acceptance,
-            "tree_depth": np.ceil(np.log2(draws.n_gradients + 1)).astype(int),
-        },
+        "sample_stats": _statistics(draws),
         "prior": analysis.prior.all(),
     }
     if analysis.corrected is not None:
         groups["corrected"] = analysis.corrected.all()
+    if analysis.corrected_draws is not None:
+        groups["corrected_sample_stats"] = _statistics(analysis.corrected_draws)
     units = {row.name: row.unit for row in analysis.rows}
     return xarray.DataTree.from_dict(
         {f"/{name}": _dataset(values, units) for name, values in groups.items()}
     )
+
+
+def _statistics(draws: Draws) -> dict[str, np.ndarray]:
+    return {
+        "diverging": draws.diverging,
+        "energy": draws.energy,
+        "lp": draws.log_density,
+        "n_steps": draws.n_gradients,
+        "acceptance_rate": draws.acceptance,
+        "tree_depth": np.ceil(np.log2(draws.n_gradients + 1)).astype(int),
+    }
 
 
 def _dataset(values: Mapping[str, FloatArray], units: Mapping[str, str]) -> xarray.Dataset:
@@ -112,8 +120,8 @@ def _noise_text(analysis: Analysis) -> str:
         )
     return (
         "Pairs that share a frame share its speckles, so their errors are correlated. The "
-        "corrected intervals replace the covariance of independent pairs by that of speckle "
-        "noise (sandwich), with the number of speckles and the shot noise read off the residuals."
+        "corrected intervals come from a likelihood whose width is that of speckle noise "
+        "(sandwich), with the number of speckles and the shot noise read off the residuals."
     )
 
 

@@ -7,6 +7,7 @@ next whitened frame, and the step size is adapted anew. The loop is a function f
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -38,8 +39,8 @@ T = TypeVar("T")
 _BLOCK = 50
 _FIRST_LOOK = 100
 _LOOK_GROWTH = 1.25
-_STAGES = 3
-_ADAPT = 150
+_STAGES = 4
+_ADAPT = 100
 _FIRST_STEP_SIZE = 0.5
 
 
@@ -95,6 +96,14 @@ class Schedule:
             parallel=config.chain_method == "parallel",
             seed=config.seed,
         )
+
+    def looks(self) -> frozenset[int]:
+        """Numbers of draws of a chain at which to ask whether they suffice."""
+        counts, n = [], _FIRST_LOOK
+        while n < self.n_draws:
+            counts.append(-(-n // self.block) * self.block)
+            n = math.ceil(_LOOK_GROWTH * n)
+        return frozenset(counts)
 
 
 @dataclass(frozen=True)
@@ -168,11 +177,13 @@ class Sampler:
         posterior: Map and density.
         target: What it is conditioned on.
         schedule: How much to sample.
+        stage: Name of the work in progress events.
     """
 
     posterior: Posterior
     target: Target
     schedule: Schedule
+    stage: str = "draws"
 
     @property
     def kernel(self) -> Kernel:
@@ -285,14 +296,12 @@ class Sampler:
             on_state: Receives the state after every block, to be kept.
             on_event: Receives the progress.
         """
-        asked = 0
+        looks = self.schedule.looks()
         while True:
             on_event(self._progress(state))
-            sampling = state.stage >= self.schedule.n_stages and state.steps is not None
-            if sampling and state.n_steps >= max(_FIRST_LOOK, _LOOK_GROWTH * asked):
-                asked = state.n_steps
-                if enough(self.draws(state)):
-                    return self.draws(state)
+            sampling = state.stage >= self.schedule.n_stages
+            if sampling and state.n_steps in looks and enough(self.draws(state)):
+                return self.draws(state)
             if self.finished(state):
                 return self.draws(state)
             state = self.advance(state)
@@ -310,4 +319,4 @@ class Sampler:
                 "step size": round(float(np.median(state.steps.step_size[:, -1])), 3),
                 "gradients per draw": round(float(state.steps.n_gradients.mean()), 1),
             }
-        return Progress("sampling", done, warmup + s.n_draws, detail)
+        return Progress(self.stage, done, warmup + s.n_draws, detail)

@@ -1,0 +1,120 @@
+"""From judged draws to the documented result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from heterodyne._typing import FloatArray
+from heterodyne.config.cmc import CMCConfig
+from heterodyne.optimization.cmc._analysis import Analysis
+from heterodyne.optimization.cmc._diagnostics import Thresholds, bfmi
+from heterodyne.optimization.cmc._frame import posterior_mode
+from heterodyne.optimization.cmc._quantities import Quantities
+from heterodyne.optimization.cmc._record import data_tree
+from heterodyne.optimization.cmc._summary import deviation, intervals, mixing, moments
+from heterodyne.optimization.cmc.results import CMCResult, status_of
+from heterodyne.optimization.scaling import ScalingParameter
+
+_NOISE = "sigma"
+
+
+def result_of(analysis: Analysis, config: CMCConfig, per_angle_mode: str) -> CMCResult:
+    """Put the documented result together.
+
+    Args:
+        analysis: Judged draws.
+        config: Limits that decide on ``convergence_passed``; the verdict in ``metadata``
+            is by stricter ones.
+        per_angle_mode: How contrast and offset depend on the angle, in its documented word.
+    """
+    samples = dict(analysis.plain.parameters)
+    named = {name: x for name, x in samples.items() if name != _NOISE}
+    scaling, draws = analysis.posterior.scaling, analysis.draws
+    mean_contrast, std_contrast = _per_angle(scaling.contrast, samples)
+    mean_offset, std_offset = _per_angle(scaling.offset, samples)
+    passed = analysis.diagnosis.passed(limits_of(config))
+    return CMCResult(
+        parameter_names=list(named),
+        **moments(named),
+        **mixing(named),
+        convergence_passed=passed,
+        bfmi=np.array(bfmi(draws.energy)),
+        samples=samples,
+        map_estimate=_mode(analysis, list(named)),
+        num_warmup=draws.warmup_steps,
+        num_samples=draws.n_draws,
+        num_chains=draws.n_chains,
+        divergences=int(np.sum(draws.diverging)),
+        wall_time_seconds=analysis.seconds,
+        metadata=_metadata(analysis, config),
+        convergence_status=status_of(passed),
+        per_angle_mode=per_angle_mode,
+        chi_squared=_chi_squared(analysis),
+        quality_flag="good" if analysis.verdict.converged else "marginal" if passed else "poor",
+        mean_contrast=mean_contrast,
+        std_contrast=std_contrast,
+        mean_offset=mean_offset,
+        std_offset=std_offset,
+        inference_data=data_tree(analysis),
+    )
+
+
+def limits_of(config: CMCConfig) -> Thresholds:
+    """Read the limits of a configuration."""
+    return Thresholds(
+        config.max_r_hat, float(config.min_ess), config.min_bfmi, config.max_divergence_rate
+    )
+
+
+def _per_angle(
+    part: ScalingParameter, samples: Mapping[str, FloatArray]
+) -> tuple[FloatArray, FloatArray]:
+    """Mean and standard deviation of contrast or offset at each angle."""
+    if not part.free:
+        return np.array(part.low), np.zeros(len(part.low))
+    spread = part.spread()
+    mean = np.array([samples[name].mean() for name in part.names])
+    std = np.array([deviation(samples[name]) for name in part.names])
+    return spread @ mean, spread @ std
+
+
+def _mode(analysis: Analysis, names: list[str]) -> FloatArray:
+    y = posterior_mode(analysis.posterior, analysis.fit)
+    there = Quantities.of(analysis.posterior, y[None, None], analysis.derived)
+    return np.array([there.parameters[name].item() for name in names])
+
+
+def _chi_squared(analysis: Analysis) -> float | None:
+    reduced = analysis.fit.result.reduced_chi_square
+    degrees = analysis.fit.problem.degrees_of_freedom
+    return reduced * degrees if np.isfinite(reduced) else None
+
+
+def _metadata(analysis: Analysis, config: CMCConfig) -> dict[str, Any]:
+    data, noise = analysis.fit.problem.data, analysis.noise
+    corrected = {} if analysis.corrected is None else analysis.corrected.all()
+    times = analysis.fit.problem.fitted_times
+    return {
+        "engine": "nuts",
+        "verdict": asdict(analysis.verdict),
+        "limits": asdict(limits_of(config)),
+        "corrected": {name: _figures(x) for name, x in corrected.items()},
+        "derived": {name: _figures(x) for name, x in analysis.plain.derived.items()},
+        "sigma": _figures(analysis.plain.parameters[_NOISE]),
+        "noise": asdict(noise),
+        "fixed_parameters": dict(analysis.fit.result.fixed_parameters),
+        "units": {row.name: row.unit for row in analysis.rows},
+        "q": float(data.q),
+        "dt": float(data.dt),
+        "phi_angles": np.asarray(data.phi),
+        # Prefactors and f2 depend on the origin of time.
+        "fitted_times": (float(times[0]), float(times[-1])),
+    }
+
+
+def _figures(x: FloatArray) -> dict[str, Any]:
+    return {"mean": float(x.mean()), "std": deviation(x), **intervals(x)}

@@ -1,0 +1,327 @@
+"""Files of results: draws, figures, fitted data and shards."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from heterodyne._errors import ConfigError, DataError
+from heterodyne._typing import ArrayLike, FloatArray, PathArg
+from heterodyne.io import files
+
+if TYPE_CHECKING:
+    import xarray
+
+    from heterodyne.optimization.cmc.results import CMCResult
+
+_VERSION = 1
+_DIAGNOSTICS = ("r_hat", "ess_bulk", "ess_tail", "bfmi")
+_SHARD = re.compile(r"shard_(\d+)\.npz")
+
+
+class MissingFileError(ConfigError, FileNotFoundError):
+    """A file that is not there."""
+
+
+def save_inference_data(idata: xarray.DataTree, path: PathArg) -> Path:
+    """Write ArviZ groups as NetCDF.
+
+    Args:
+        idata: Groups, such as ``CMCResult.inference_data``.
+        path: File to write.
+
+    Returns:
+        The file.
+
+    Raises:
+        ConfigError: It cannot be written.
+    """
+    with files.replacing(path) as partial:
+        idata.to_netcdf(partial, engine="h5netcdf")
+    return Path(path)
+
+
+def load_inference_data(path: PathArg) -> xarray.DataTree:
+    """Read ArviZ groups from NetCDF into memory.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no NetCDF file.
+    """
+    import xarray
+
+    found = _existing(path)
+    try:
+        with xarray.open_datatree(found, engine="h5netcdf") as tree:
+            return tree.load()
+    except OSError as error:
+        raise ConfigError(f"not a NetCDF file ({error})", where=found) from None
+
+
+def save_samples_npz(result: CMCResult, output_path: PathArg) -> Path:
+    """Write the draws of the parameters, with their diagnostics.
+
+    The archive holds ``posterior_samples``, shape (chains, draws, n), NaN where draws are
+    missing; ``param_names``; ``r_hat``, ``ess_bulk``, ``ess_tail`` (n,) and ``bfmi``
+    (chains,) where they are known; ``divergences``, ``num_warmup``, ``num_shards``,
+    ``convergence_status``, ``per_angle_mode`` and ``schema_version``.
+
+    Raises:
+        ValueError: The name does not end in .npz, or the result holds no draws.
+    """
+    path = _npz(output_path)
+    if not result.samples:
+        raise DataError("the result holds no draws", where="samples")
+    arrays: dict[str, ArrayLike] = {
+        "schema_version": _VERSION,
+        "posterior_samples": result.get_samples_array(),
+        "param_names": np.array(result.parameter_names, dtype=str),
+        "divergences": result.divergences,
+        "num_warmup": result.num_warmup,
+        "num_shards": result.num_shards,
+        "convergence_status": result.convergence_status,
+        "per_angle_mode": result.per_angle_mode,
+    }
+    for name in _DIAGNOSTICS:
+        values = getattr(result, name)
+        if values is not None:
+            arrays[name] = np.asarray(values, float)
+    return files.write_npz(path, arrays)
+
+
+def load_samples_npz(input_path: PathArg) -> dict[str, Any]:
+    """Read what ``save_samples_npz`` wrote.
+
+    Returns:
+        Arrays, numbers and texts by name; ``param_names`` is a list.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is not an .npz file of draws; pickled objects are refused.
+    """
+    path = _npz(_existing(input_path))
+    found = files.read_npz(path)
+    absent = [name for name in ("posterior_samples", "param_names") if name not in found]
+    if absent:
+        raise ConfigError(
+            f"the archive has no {' and no '.join(absent)}",
+            where=path,
+            remedy="Give a file that save_samples_npz wrote",
+        )
+    scalars = {name: x.item() if x.ndim == 0 else x for name, x in found.items()}
+    return scalars | {"param_names": [str(name) for name in found["param_names"]]}
+
+
+def samples_to_arviz(samples_data: Mapping[str, Any]) -> xarray.DataTree:
+    """Turn loaded draws into ArviZ groups.
+
+    Args:
+        samples_data: What ``load_samples_npz`` returns.
+
+    Raises:
+        DataError: The draws do not fit the names.
+    """
+    from heterodyne.optimization.cmc._convert import draws_tree
+
+    draws = np.asarray(samples_data["posterior_samples"], float)
+    names: Sequence[str] = samples_data["param_names"]
+    if draws.ndim != 3 or draws.shape[2] != len(names) or not names:
+        raise DataError(
+            f"draws of the shape {draws.shape} for {len(names)} names",
+            where="posterior_samples",
+            allowed="(chains, draws, names)",
+        )
+    by_name = {name: draws[..., k] for k, name in enumerate(names)}
+    return draws_tree(by_name, samples_data.get("bfmi"))
+
+
+def save_parameters_json(result: CMCResult, output_path: PathArg) -> Path:
+    """Write the figures of every parameter as JSON.
+
+    NaN becomes null, infinity "Infinity" or "-Infinity".
+
+    Raises:
+        ConfigError: The file cannot be written.
+    """
+    stats = result.get_posterior_stats()
+    units = result.metadata.get("units", {})
+    parameters = {
+        name: {
+            "unit": units.get(name),
+            **result.get_param_summary(name),
+            **stats.get(name, {}),
+        }
+        for name in result.parameter_names
+    }
+    document = {
+        "verdict": result.metadata.get("verdict"),
+        "convergence_status": result.convergence_status,
+        "per_angle_mode": result.per_angle_mode,
+        "parameters": parameters,
+        "corrected": result.metadata.get("corrected", {}),
+        "fixed_parameters": result.metadata.get("fixed_parameters", {}),
+    }
+    return files.write_json(output_path, _worded(document))
+
+
+def save_diagnostics_json(
+    result: CMCResult, output_path: PathArg, warnings: Sequence[str] | None = None
+) -> Path:
+    """Write the convergence of a result as JSON.
+
+    Args:
+        result: The result.
+        output_path: File to write.
+        warnings: Sentences to keep with it.
+
+    Raises:
+        ConfigError: The file cannot be written.
+    """
+    document: dict[str, Any] = {
+        "convergence_status": result.convergence_status,
+        "convergence_passed": result.convergence_passed,
+        "quality_flag": result.quality_flag,
+        "verdict": result.metadata.get("verdict"),
+        "limits": result.metadata.get("limits"),
+        "warnings": list(warnings or ()),
+        "bfmi": result.bfmi,
+        "divergences": result.divergences,
+        "num_chains": result.num_chains,
+        "num_warmup": result.num_warmup,
+        "num_samples": result.num_samples,
+        "num_shards": result.num_shards,
+        "wall_time_seconds": result.wall_time_seconds,
+        "warmup_time": result.warmup_time,
+    }
+    summaries = {name: result.get_param_summary(name) for name in result.parameter_names}
+    for what in ("r_hat", "ess_bulk", "ess_tail"):
+        document[what] = {name: summary[what] for name, summary in summaries.items()}
+    return files.write_json(output_path, _worded(document))
+
+
+def save_fitted_data_npz(
+    result: CMCResult,
+    c2_exp: ArrayLike,
+    c2_fitted: ArrayLike,
+    c2_fitted_std: ArrayLike | None,
+    t1: ArrayLike,
+    t2: ArrayLike,
+    phi_angles: ArrayLike,
+    q: float,
+    output_path: PathArg,
+) -> Path:
+    """Write measured and fitted correlation, and the parameters of the fit.
+
+    Args:
+        result: Parameters, written as ``parameters``, ``uncertainties``, ``parameter_names``.
+        c2_exp: Measured correlation, shape (n_angles, N, N); ``residuals`` is it minus
+            ``c2_fitted``.
+        c2_fitted: Fitted correlation, of the same shape.
+        c2_fitted_std: Its standard deviation, left out if None.
+        t1: First times in s.
+        t2: Second times in s.
+        phi_angles: Detector angles in degrees, shape (n_angles,).
+        q: Wavevector in 1/Å.
+        output_path: File to write, ending in .npz.
+
+    Raises:
+        ValueError: Shapes that differ, or a name that does not end in .npz.
+    """
+    measured, fitted = np.asarray(c2_exp, float), np.asarray(c2_fitted, float)
+    given = {"c2_exp": measured, "c2_fitted": fitted}
+    if c2_fitted_std is not None:
+        given["c2_fitted_std"] = np.asarray(c2_fitted_std, float)
+    if len({x.shape for x in given.values()}) > 1:
+        shapes = ", ".join(f"{name} {x.shape}" for name, x in given.items())
+        raise DataError(f"arrays of several shapes: {shapes}", allowed="one shape")
+    arrays: dict[str, ArrayLike] = {
+        **given,
+        "residuals": measured - fitted,
+        "t1": t1,
+        "t2": t2,
+        "phi_angles": phi_angles,
+        "q": q,
+        "parameters": result.parameters,
+        "uncertainties": result.uncertainties,
+        "parameter_names": np.array(result.parameter_names, dtype=str),
+    }
+    return files.write_npz(_npz(output_path), arrays)
+
+
+def save_shard_results(
+    results: CMCResult | Mapping[str, ArrayLike], output_dir: PathArg, shard_id: int
+) -> Path:
+    """Write the draws of one shard as ``shard_<shard_id>.npz``.
+
+    Args:
+        results: A result with draws, or draws by name.
+        output_dir: Folder, made if it is missing.
+        shard_id: Number of the shard, 0 or more.
+
+    Returns:
+        The file.
+
+    Raises:
+        ValueError: A negative number, or a result without draws.
+    """
+    draws = results if isinstance(results, Mapping) else results.samples
+    if not draws:
+        raise DataError("the shard holds no draws", where=f"shard {shard_id}")
+    path = _shard_path(output_dir, shard_id)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return files.write_npz(path, draws)
+
+
+def load_shard_results(output_dir: PathArg, shard_id: int) -> dict[str, FloatArray]:
+    """Read the draws of one shard by name.
+
+    Raises:
+        FileNotFoundError: The shard was not saved.
+        ValueError: Its file is damaged; pickled objects are refused.
+    """
+    return files.read_npz(_existing(_shard_path(output_dir, shard_id)))
+
+
+def list_shards(output_dir: PathArg) -> list[int]:
+    """Return the numbers of the shards that are saved in a folder, in order."""
+    found = (_SHARD.fullmatch(path.name) for path in Path(output_dir).glob("shard_*.npz"))
+    return sorted(int(match[1]) for match in found if match)
+
+
+def _shard_path(output_dir: PathArg, shard_id: int) -> Path:
+    if shard_id < 0:
+        raise ConfigError(f"shard {shard_id}", where="shard_id", allowed="0 or more")
+    return Path(output_dir) / f"shard_{int(shard_id)}.npz"
+
+
+def _npz(path: PathArg) -> Path:
+    if Path(path).suffix != ".npz":
+        raise ConfigError("the file is no archive of arrays", where=path, allowed="a name *.npz")
+    return Path(path)
+
+
+def _existing(path: PathArg) -> Path:
+    found = Path(path)
+    if not found.exists():
+        raise MissingFileError("there is no such file", where=found, remedy="Check the path")
+    if not found.is_file():
+        raise ConfigError("not a regular file", where=found)
+    return found
+
+
+def _worded(value: Any) -> Any:
+    """Write infinity as a word, everywhere in nested values."""
+    if isinstance(value, Mapping):
+        return {key: _worded(entry) for key, entry in value.items()}
+    if hasattr(value, "tolist"):
+        return _worded(value.tolist())
+    if isinstance(value, list | tuple):
+        return [_worded(entry) for entry in value]
+    if isinstance(value, float) and math.isinf(value):
+        return "Infinity" if value > 0 else "-Infinity"
+    return value
