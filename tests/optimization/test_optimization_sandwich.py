@@ -17,10 +17,10 @@ from heterodyne.optimization.posterior import Posterior, Unknowns
 from heterodyne.optimization.problem import Problem
 from heterodyne.optimization.sandwich import (
     SpeckleNoise,
-    correction,
+    adjust,
+    adjustment,
     score_covariance,
     speckle_noise,
-    stretch,
 )
 from heterodyne.optimization.scaling import Scaling, ScalingMode
 
@@ -180,35 +180,92 @@ def positive(rng, n):
     return a @ a.T
 
 
-def test_stretched_draws_have_the_sandwich_covariance():
-    rng = np.random.default_rng(4)
-    information, prior = positive(rng, 4), 0.1 * positive(rng, 4)
-    variance = 5.0 * information + positive(rng, 4)
-    inverse = np.linalg.inv(information + prior)
-    expected = inverse @ (variance + prior) @ inverse
-    matrix, covariance = stretch(information, variance, prior)
-    np.testing.assert_allclose(covariance, expected, rtol=1e-8)
-    np.testing.assert_allclose(matrix @ inverse @ matrix.T, expected, rtol=1e-8)
+NO_PRIOR = np.zeros(4)
 
 
-def test_no_direction_becomes_narrower():
-    rng = np.random.default_rng(5)
-    information = positive(rng, 3)
-    direction = rng.normal(size=3)
+def information_and_variance(seed):
+    """Random F and V >= F, as speckle noise gives it."""
+    rng = np.random.default_rng(seed)
+    information = positive(rng, 4)
+    return information, information + 10.0 ** rng.uniform(-1, 2) * positive(rng, 4)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_adjusted_information_is_the_inverse_scatter_of_the_estimate(seed):
+    information, variance = information_and_variance(seed)
+    matrix, adjusted = adjust(information, variance, NO_PRIOR)
+    scatter = np.linalg.inv(information) @ variance @ np.linalg.inv(information)
+    np.testing.assert_allclose(adjusted, np.linalg.inv(scatter), rtol=1e-7, atol=1e-8)
+    np.testing.assert_allclose(matrix.T @ information @ matrix, adjusted, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_information_is_never_more_than_that_of_independent_errors(seed):
+    information, _ = information_and_variance(seed)
+    variance = positive(np.random.default_rng(100 + seed), 4)
+    _, adjusted = adjust(information, variance, NO_PRIOR)
+    assert np.linalg.eigvalsh(variance - information).min() < 0
+    assert np.linalg.eigvalsh(information - adjusted).min() > -1e-8
+
+
+def test_only_the_noisy_direction_is_widened():
+    information, _ = information_and_variance(5)
+    direction = np.random.default_rng(6).normal(size=4)
     score = information @ direction
     variance = 20.0 * np.outer(score, score) / (direction @ score)
-    matrix, covariance = stretch(information, variance, np.zeros((3, 3)))
-    plain = np.linalg.inv(information)
-    np.testing.assert_allclose(matrix @ direction, np.sqrt(20.0) * direction, rtol=1e-6)
-    assert np.linalg.eigvalsh(covariance - plain).min() > -1e-9
-    unchanged, _ = stretch(information, 0 * information, 0 * plain)
-    np.testing.assert_allclose(unchanged, np.eye(3), atol=1e-12)
+    matrix, _ = adjust(information, variance, NO_PRIOR)
+    np.testing.assert_allclose(matrix @ direction, direction / np.sqrt(20.0), rtol=1e-6)
+    across = np.linalg.svd(score[None])[2][1:].T
+    np.testing.assert_allclose(matrix @ across, across, atol=1e-6)
 
 
-def test_concave_parts_of_the_prior_do_not_count():
-    information = np.diag([1.0, 4.0])
-    covariance = stretch(information, 4 * information, np.diag([-0.5, 5.0]))[1]
-    np.testing.assert_allclose(covariance, np.diag([4.0, 21.0 / 81.0]))
+def test_the_likelihood_stays_where_speckle_noise_adds_nothing():
+    information, _ = information_and_variance(7)
+    matrix, adjusted = adjust(information, information, NO_PRIOR)
+    np.testing.assert_allclose(matrix, np.eye(4), atol=1e-9)
+    np.testing.assert_allclose(adjusted, information, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("unit", [0.0, 1.0, 1e4])
+def test_directions_without_information_stay(unit):
+    rng = np.random.default_rng(8)
+    seen = rng.normal(size=(4, 2))
+    inner = positive(rng, 2)
+    information = seen @ inner @ seen.T
+    variance = seen @ (inner + 30.0 * positive(rng, 2)) @ seen.T
+    open_ = np.linalg.svd(seen.T)[2][2:].T
+    matrix, adjusted = adjust(information, variance, np.full(4, unit))
+    np.testing.assert_allclose(matrix @ open_, open_, atol=1e-3)
+    np.testing.assert_allclose(adjusted @ open_, 0.0, atol=1e-3)
+
+
+def test_a_coordinate_that_nothing_informs_is_left_alone():
+    information, variance = np.diag([4.0, 0.0]), np.diag([100.0, 0.0])
+    matrix, adjusted = adjust(information, variance, np.array([1.0, 1.0]))
+    np.testing.assert_allclose(matrix, np.diag([0.2, 1.0]), rtol=1e-5)
+    np.testing.assert_allclose(adjusted, np.diag([0.16, 0.0]), rtol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_intervals_cover_what_they_say_for_linear_models(seed):
+    # Truths from the prior N(0, P^-1), estimates from N(truth, F^-1 V F^-1).
+    information, variance = information_and_variance(seed)
+    prior = positive(np.random.default_rng(200 + seed), 4)
+    inverse = np.linalg.inv(information)
+    scatter = inverse @ variance @ inverse
+
+    def posterior_and_error(precision):
+        """Covariance that a posterior states, and that of its mean about the truth."""
+        stated = np.linalg.inv(precision + prior)
+        pull = stated @ precision
+        rest = pull - np.eye(4)
+        return stated, pull @ scatter @ pull.T + rest @ np.linalg.inv(prior) @ rest.T
+
+    _, adjusted = adjust(information, variance, np.diagonal(prior))
+    stated, error = posterior_and_error(adjusted)
+    np.testing.assert_allclose(stated, error, rtol=1e-5, atol=1e-7)
+    stated, error = posterior_and_error(information)
+    assert np.linalg.eigvalsh(error - stated).max() > 0.05 * np.linalg.eigvalsh(stated).max()
 
 
 def small_posterior():
@@ -219,7 +276,7 @@ def small_posterior():
     return problem, posterior, np.asarray(posterior.inverse(unknowns)), noise
 
 
-def test_correction_is_the_sandwich_in_sampling_coordinates():
+def test_adjustment_is_the_sandwich_in_sampling_coordinates():
     problem, posterior, y, noise = small_posterior()
     sigma = 1e-3
 
@@ -228,27 +285,33 @@ def test_correction_is_the_sandwich_in_sampling_coordinates():
 
     slopes = [(scales_at(d) - scales_at(-d)) @ np.eye(4)[k] / 2e-5 for k, d in enumerate(STEPS)]
     jacobian = jacobian_of(problem) * np.concatenate([np.ones(3), slopes])
-    prior_curvature = jax.jit(lambda x: posterior.prior_curvature(x, sigma))
-    prior = np.asarray(prior_curvature(y))[:-1, :-1]
-    assert np.linalg.eigvalsh(prior).min() > 0
+    information = jacobian.T @ jacobian / sigma**2
     pairs = covariance_of_pairs(small_centre(), problem, noise)
-    inverse = np.linalg.inv(jacobian.T @ jacobian / sigma**2 + prior)
-    expected = inverse @ (jacobian.T @ pairs @ jacobian / sigma**4 + prior) @ inverse
-    found = correction(posterior, y, problem.data, noise, sigma)
-    np.testing.assert_allclose(found.covariance[:-1, :-1], expected, rtol=1e-6, atol=1e-12)
-    draws = np.random.default_rng(0).multivariate_normal(y[:-1], inverse, 4000)
-    draws = np.column_stack([draws, np.random.default_rng(1).normal(size=4000)])
-    mapped = found.apply(draws)
-    np.testing.assert_allclose(mapped[:, -1], draws[:, -1])
-    np.testing.assert_allclose(mapped.mean(0), draws.mean(0), rtol=1e-9)
-    np.testing.assert_allclose(mapped[:, :-1].std(0), np.sqrt(np.diagonal(expected)), rtol=0.06)
+    variance = jacobian.T @ pairs @ jacobian / sigma**4
+    scale = 1.0 / np.sqrt(np.diagonal(information))
+    assert np.linalg.eigvalsh((variance - information) * scale[:, None] * scale).min() > 0
+    found = adjustment(posterior, y, problem.data, noise, sigma)
+    expected = information @ np.linalg.solve(variance, information)
+    size = np.sqrt(np.diagonal(expected))
+    np.testing.assert_allclose(
+        found.information / size[:, None] / size, expected / size[:, None] / size, atol=1e-5
+    )
+    inner = found.matrix[:-1, :-1]
+    np.testing.assert_allclose(
+        (inner.T @ information @ inner) / size[:, None] / size,
+        expected / size[:, None] / size,
+        atol=1e-5,
+    )
+    np.testing.assert_array_equal(found.matrix[-1], np.eye(8)[-1])
+    np.testing.assert_array_equal(found.matrix[:, -1], np.eye(8)[-1])
+    np.testing.assert_array_equal(found.centre, y)
 
 
-def test_shot_noise_alone_needs_no_correction():
+def test_shot_noise_alone_needs_no_adjustment():
     problem, posterior, y, noise = small_posterior()
     sigma, level = 0.01, 1e5
     alone = replace(
         noise, shot_noise=(level,) * 2, effective_speckles=((level + 0.2) ** 2 / sigma**2,) * 2
     )
-    found = correction(posterior, y, problem.data, alone, sigma)
+    found = adjustment(posterior, y, problem.data, alone, sigma)
     np.testing.assert_allclose(found.matrix, np.eye(len(y)), atol=1e-3)
