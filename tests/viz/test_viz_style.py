@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from heterodyne.viz import style
+from heterodyne.viz.fits import fit_maps
 from heterodyne.viz.maps import two_time_maps
 
 
@@ -30,6 +31,16 @@ def test_png_keeps_the_colours_of_the_maps():
     assert max(distance) < 6
     # Neither the dark red nor the dark blue of the residuals is near any colour of this map.
     assert not [c for c in shown if c[0] > 80 and c[1] < 40 and c[2] < 60]
+
+
+@pytest.mark.parametrize("dt", [0.6, 1.0])
+def test_nothing_touches_the_edge_of_a_picture_of_maps(dt):
+    ramp = np.linspace(0, 1, 900).reshape(1, 30, 30)
+    c2, residual = 1 + 0.2 * ramp, 0.016 * (ramp - 0.5)
+    drawn = fit_maps(c2, c2, residual, dt * np.arange(1.0, 31.0), [0.0])
+    shown = np.asarray(Image.open(io.BytesIO(style.png(drawn, 1.0))).convert("L"))
+    edges = (shown[0], shown[-1], shown[:, 0], shown[:, -1])
+    assert min(edge.min() for edge in edges) > 240
 
 
 def pixels(png):
