@@ -20,6 +20,8 @@ from heterodyne.optimization.cmc.results import CMCResult, status_of
 from heterodyne.optimization.scaling import ScalingParameter
 
 _NOISE = "sigma"
+# By how many of the two sets of limits are reached: of the configuration, of the verdict.
+_QUALITY = ("poor", "marginal", "good")
 
 
 def result_of(analysis: Analysis, config: CMCConfig, per_angle_mode: str) -> CMCResult:
@@ -54,7 +56,7 @@ def result_of(analysis: Analysis, config: CMCConfig, per_angle_mode: str) -> CMC
         convergence_status=status_of(passed),
         per_angle_mode=per_angle_mode,
         chi_squared=_chi_squared(analysis),
-        quality_flag="good" if analysis.verdict.converged else "marginal" if passed else "poor",
+        quality_flag=_QUALITY[passed + analysis.verdict.converged],
         mean_contrast=mean_contrast,
         std_contrast=std_contrast,
         mean_offset=mean_offset,

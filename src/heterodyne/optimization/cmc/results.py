@@ -91,8 +91,8 @@ class CMCResult:
         per_angle_mode: How contrast and offset depend on the angle.
         chi_squared: Sum of squared residuals of the fit over the variance that
             neighbouring pairs do not share.
-        quality_flag: ``good`` where the verdict is that the run converged, ``marginal``
-            where only the limits of the configuration were reached, else ``poor``.
+        quality_flag: ``good`` where both the limits of the configuration and those of
+            the verdict were reached, ``marginal`` where one of them was, else ``poor``.
         mean_contrast: Posterior mean of the contrast of each angle, shape (n_angles,).
         std_contrast: Its standard deviation, 0 where it is held.
         mean_offset: Posterior mean of the offset of each angle, shape (n_angles,).
