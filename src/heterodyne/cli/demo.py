@@ -155,7 +155,8 @@ def _holds(interval: Mapping[str, Any], value: float) -> bool:
 
 
 def _cells(row: Mapping[str, Any], true: float) -> tuple[str, ...]:
-    median = _output.measured(row["median"], row["sd"])[0]
+    best = row["corrected"] or row
+    median = _output.measured(best["median"], best["sd"])[0]
     intervals = []
     for one in (row, row["corrected"]):
         if one is None:
