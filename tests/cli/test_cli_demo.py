@@ -100,7 +100,7 @@ def test_demo_counts_the_intervals_that_hold_the_truth(run_demo, sampler):
         "contrast_1",
         *(f"s({t} s)" for t in FRACTION),
     ]
-    assert " ".join(table["v0"]) == "v0 1000 975 900 to 990 no 850.0 to 1100.0 yes"
+    assert " ".join(table["v0"]) == "v0 1000 975 900 to 990 no 850 to 1100 yes"
     assert table["contrast_1"][-3:] == ["no", "–", "–"]
     assert all(table[f"s({t} s)"][-3:] == ["yes", "–", "–"] for t in FRACTION)
     assert "The truth is inside 5 of 7 plain intervals and 2 of 2 corrected intervals." in lines
