@@ -176,6 +176,9 @@ def test_corrected_figures_stand_beside_the_plain_ones(run):
     for k, name in enumerate(NAMES):
         at = found.metadata["corrected"][name]
         assert at["std"] == pytest.approx(3.0 * plain.posterior_std[k])
+        # Stretching keeps ranks but for rounding, and with them R-hat and effective draws.
+        assert at["r_hat"] == pytest.approx(plain.r_hat[k], rel=1e-3)
+        assert at["ess_tail"] == pytest.approx(plain.ess_tail[k], rel=0.05)
         low, high = plain.credible_intervals[name]["95"]
         assert at["95"][1] - at["95"][0] == pytest.approx(3.0 * (high - low))
     assert "J_ref(0.4 s)" in found.metadata["corrected"]

@@ -104,7 +104,7 @@ def _metadata(analysis: Analysis, config: CMCConfig) -> dict[str, Any]:
         "engine": "nuts",
         "verdict": asdict(analysis.verdict),
         "limits": asdict(limits_of(config)),
-        "corrected": {name: _figures(x) for name, x in corrected.items()},
+        "corrected": _with_mixing(corrected),
         "derived": {name: _figures(x) for name, x in analysis.plain.derived.items()},
         "sigma": _figures(analysis.plain.parameters[_NOISE]),
         "noise": asdict(noise),
@@ -120,3 +120,11 @@ def _metadata(analysis: Analysis, config: CMCConfig) -> dict[str, Any]:
 
 def _figures(x: FloatArray) -> dict[str, Any]:
     return {"mean": float(x.mean()), "std": deviation(x), **intervals(x)}
+
+
+def _with_mixing(draws: Mapping[str, FloatArray]) -> dict[str, dict[str, Any]]:
+    measured = mixing(draws)
+    return {
+        name: _figures(x) | {what: float(values[k]) for what, values in measured.items()}
+        for k, (name, x) in enumerate(draws.items())
+    }

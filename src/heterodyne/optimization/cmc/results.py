@@ -353,6 +353,7 @@ def corrected_result(result: CMCResult) -> CMCResult:
             name: {level: f[level] for level in _table.LEVELS}
             for name, f in zip(result.parameter_names, figures, strict=True)
         },
+        **{what: np.array([f[what] for f in figures]) for what in _DIAGNOSTICS},
         samples=None,
         inference_data=None,
     )
