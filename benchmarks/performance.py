@@ -45,9 +45,9 @@ def machine() -> str:
     return f"{os.cpu_count()}-core {kind}, CPU, float64"
 
 
-def write(section: Section, path: Path = PATH) -> None:
+def write(section: Section, path: Path = PATH, head: str = _HEAD) -> None:
     """Put a section into the file, in place of the one with its title."""
-    old = path.read_text(encoding="utf-8") if path.exists() else _HEAD
+    old = path.read_text(encoding="utf-8") if path.exists() else head
     head, *parts = re.split(r"^(?=## )", old, flags=re.MULTILINE)
     # Parts end with one line break, so that a section that is replaced changes no other.
     found = {part.splitlines()[0]: f"{part.rstrip()}\n" for part in parts}

@@ -148,7 +148,7 @@ def _row(
     draws = groups["derived" if derived else "posterior"][name]
     low, median, high = np.percentile(draws, [2.5, 50, 97.5])
     wide = groups.get("corrected_derived" if derived else "corrected")
-    ends = None if wide is None else np.percentile(wide[name], [2.5, 97.5])
+    ends = None if wide is None else np.percentile(wide[name], [2.5, 50, 97.5])
     prior = groups["prior"].get(name)
     rng = np.random.default_rng(list(name.encode()))
     good = rng.uniform(1.0002, 1.006), rng.uniform(900, 1500), rng.uniform(700, 1300)
@@ -161,7 +161,10 @@ def _row(
         "description": _description(name, base, derived=derived),
         "mean": draws.mean(), "sd": draws.std(), "median": median, "low": low, "high": high,
         "corrected": None if wide is None or ends is None
-        else {"sd": wide[name].std(), "low": ends[0], "high": ends[1]},
+        else {
+            "mean": wide[name].mean(), "sd": wide[name].std(),
+            "low": ends[0], "median": ends[1], "high": ends[2],
+        },
         "r_hat": r_hat, "ess_bulk": bulk, "ess_tail": tail,
         "contraction": None if prior is None else max(0.0, 1 - draws.std() / prior.std()),
         "identified": name not in OPEN,

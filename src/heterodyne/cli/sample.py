@@ -84,8 +84,8 @@ def describe(summary: Mapping[str, Any]) -> None:
 def _values(rows: Sequence[Mapping[str, Any]]) -> str:
     """Table of the results; what does not fit on the page is left to the report."""
     corrected = any(row["corrected"] for row in rows)
-    second = ("corrected",) if corrected else ("sd",)
-    header = ("name", "median", "95 % interval", *second, "informed", "unit")
+    intervals = ("plain 95 %", "corrected 95 %") if corrected else ("95 % interval", "sd")
+    header = ("name", "median", *intervals, "informed", "unit")
     text = _output.table(header, [_cells(row, corrected) for row in rows], left=(0, 5))
     if max(map(len, text.splitlines())) <= _output.WIDTH:
         return text
@@ -94,7 +94,8 @@ def _values(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _cells(row: Mapping[str, Any], corrected: bool) -> tuple[str, ...]:
-    median, sd = _output.measured(row["median"], row["sd"])
+    best = row["corrected"] or row
+    median, sd = _output.measured(best["median"], best["sd"])
     second = sd
     if corrected:
         second = _interval(row["corrected"], row["corrected"]["sd"]) if row["corrected"] else "–"

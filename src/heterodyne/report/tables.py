@@ -40,7 +40,7 @@ def identified(run: Run, *pictures: Html | None) -> Html:
             "tr",
             _name(row),
             tag("td", unit(row["unit"])),
-            tag("td", plus_minus(row["mean"], _sd(run, row)), class_="number believed"),
+            tag("td", plus_minus(*_believed(run, row)), class_="number believed"),
             *_intervals(run, row, corrected),
             class_=None if row.get("identified", True) else "open",
         )
@@ -106,15 +106,15 @@ def _parameter_table(run: Run, rows: Sequence[Row]) -> Html:
 
 
 def _parameter_row(run: Run, row: Row, corrected: bool, limits: Mapping[str, Any]) -> Html:
-    sd = _sd(run, row)
-    rounding = Rounding.of(sd, row["mean"])
+    mean, sd = _believed(run, row)
+    rounding = Rounding.of(sd, mean)
     sizes = [row[key] for key in ("ess_bulk", "ess_tail") if known(row[key])]
     smallest = min(sizes, default=None)
     return tag(
         "tr",
         _name(row),
         tag("td", unit(row["unit"])),
-        tag("td", rounding(row["mean"]), class_="number"),
+        tag("td", rounding(mean), class_="number"),
         tag("td", rounding(sd), class_="number"),
         *_intervals(run, row, corrected),
         tag("td", _meter(row.get("contraction")), class_="number"),
@@ -153,10 +153,11 @@ def _has_corrected(rows: Sequence[Row]) -> bool:
     return any(row.get("corrected") for row in rows)
 
 
-def _sd(run: Run, row: Row) -> float | None:
-    """Standard deviation to believe."""
+def _believed(run: Run, row: Row) -> tuple[Any, Any]:
+    """Mean and standard deviation to believe."""
     wide = row.get("corrected")
-    return wide["sd"] if run.believes_corrected and wide else row["sd"]
+    source = wide if run.believes_corrected and wide else row
+    return source["mean"], source["sd"]
 
 
 def _interval_heads(run: Run, corrected: bool) -> list[Html]:

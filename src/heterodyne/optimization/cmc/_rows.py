@@ -18,6 +18,8 @@ from heterodyne.optimization.nlsq.record import parameter_info
 Kind = Literal["parameter", "scaling", "noise", "derived"]
 # The data decide on a quantity that they confine to half of its prior's width.
 IDENTIFIED = 0.5
+# Relative spread of a quantity all of whose parameters are held.
+_ROUNDING = 1e-12
 _SIGMA_TEXT = "Standard deviation of the errors of a pair"
 _CURVES = {
     "J_ref": "Transport coefficient J of the reference",
@@ -41,7 +43,8 @@ class Row:
         median: Posterior median.
         low: 2.5 % quantile.
         high: 97.5 % quantile.
-        corrected: ``sd``, ``low`` and ``high`` corrected for speckle noise, or None.
+        corrected: ``mean``, ``sd``, ``median``, ``low`` and ``high`` corrected for speckle
+            noise, or None.
         r_hat: Rank-normalised split R-hat.
         ess_bulk: Bulk effective number of draws.
         ess_tail: Tail effective number of draws.
@@ -74,8 +77,10 @@ class Row:
 
     @property
     def inflation(self) -> float:
-        """Corrected over plain standard deviation; 1 where there is no correction."""
-        return 1.0 if self.corrected is None else self.corrected["sd"] / self.sd
+        """Corrected over plain standard deviation; 1 where nothing is corrected or varies."""
+        if self.corrected is None or self.sd <= _ROUNDING * abs(self.mean):
+            return 1.0
+        return self.corrected["sd"] / self.sd
 
 
 @dataclass(frozen=True)
@@ -111,18 +116,13 @@ def make_rows(
         x = values[name]
         y = stretched.get(name)
         contraction = _contraction(x if y is None else y, before[name])
-        low, median, high = np.quantile(x, (0.025, 0.5, 0.975))
         rows.append(
             Row(
                 name=name,
                 unit=about.unit,
                 kind=about.kind,
                 description=about.text,
-                mean=float(x.mean()),
-                sd=float(x.std(ddof=1)),
-                median=float(median),
-                low=float(low),
-                high=float(high),
+                **_interval(x),
                 corrected=None if y is None else _interval(y),
                 r_hat=diagnosis.r_hat[name],
                 ess_bulk=diagnosis.ess_bulk[name],
@@ -142,8 +142,9 @@ def make_rows(
 
 
 def _interval(x: FloatArray) -> dict[str, float]:
-    low, high = np.quantile(x, (0.025, 0.975))
-    return {"sd": float(x.std(ddof=1)), "low": float(low), "high": float(high)}
+    low, median, high = (float(v) for v in np.quantile(x, (0.025, 0.5, 0.975)))
+    spread = {"mean": float(x.mean()), "sd": float(x.std(ddof=1))}
+    return spread | {"median": median, "low": low, "high": high}
 
 
 def _contraction(posterior: FloatArray, prior: FloatArray) -> float:
@@ -167,7 +168,8 @@ def _descriptions(
         kind: Kind = "scaling" if info.is_scaling else "parameter"
         yield name, _Description(kind, info.unit, text, prior_text(space[info.name]))
     for name, unit in zip(derived.names, derived.units, strict=True):
-        yield name, _Description("derived", unit, _CURVES[name.partition("(")[0]], None)
+        curve, _, time = name.rstrip(")").partition("(")
+        yield name, _Description("derived", unit, f"{_CURVES[curve]} at {time}", None)
 
 
 def prior_text(parameter: Parameter) -> str:

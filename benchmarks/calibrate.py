@@ -1,0 +1,160 @@
+"""Whether intervals hold what they promise: ``python -m benchmarks.calibrate [NAME ...]``.
+
+Known truths are simulated, fitted and sampled; the figures go to docs/calibration.md.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.performance import Section, machine, write
+from benchmarks.recovery import ANGLES, draw_experiment
+from heterodyne._typing import FloatArray
+from heterodyne.config.cmc import CMCConfig
+from heterodyne.config.parameter_space import ParameterSpace
+from heterodyne.core._jax import jnp
+from heterodyne.core.likelihood import pack_pairs
+from heterodyne.core.simulate import (
+    Detector,
+    Experiment,
+    creep_flow,
+    simulate_pairs,
+    simulate_speckles,
+)
+from heterodyne.optimization.cmc._analysis import Analysis, NoiseSettings, analyse
+from heterodyne.optimization.coordinates.physics import PhysicsCoordinates
+from heterodyne.optimization.nlsq.core import fit_problem
+from heterodyne.optimization.problem import Problem
+from heterodyne.optimization.scaling import Scaling, ScalingMode
+
+PATH = Path(__file__).parents[1] / "docs" / "calibration.md"
+_HEAD = "# Calibration\n\nWritten by `make calibrate`: intervals against known truths.\n"
+# What the demo simulates.
+DEMO = Detector(n_pixels=2000, n_modes=5, photons=5.0)
+
+
+def analysed(
+    experiment: Experiment, c2: FloatArray, diagonal_is_raw: bool | None
+) -> tuple[Analysis, float]:
+    """Fit and sample one data set with the default settings; returns the seconds, too."""
+    started = time.perf_counter()
+    data = pack_pairs(c2, experiment.t, experiment.q, experiment.dt, experiment.phi)
+    space = ParameterSpace()
+    scaling = Scaling.of(ScalingMode.INDIVIDUAL, space, len(experiment.phi))
+    problem = Problem(data, PhysicsCoordinates.of(space, experiment.t), scaling)
+    fit = fit_problem(problem)
+    analysis = analyse(fit, c2, CMCConfig(), NoiseSettings(diagonal_is_raw))
+    return analysis, time.perf_counter() - started
+
+
+def truths(
+    analysis: Analysis, experiment: Experiment, contrast: FloatArray, offset: FloatArray
+) -> dict[str, float]:
+    """True values of rates and fraction at reference times, contrasts and offsets."""
+    values = np.asarray(analysis.derived(jnp.asarray(experiment.parameters)))
+    known = dict(zip(analysis.derived.names, values.tolist(), strict=True))
+    known |= {f"contrast_{k}": float(c) for k, c in enumerate(contrast)}
+    return known | {f"offset_{k}": float(o) for k, o in enumerate(offset)}
+
+
+def z_scores(analysis: Analysis, known: Mapping[str, float]) -> dict[str, float]:
+    """Distance of the truth from the posterior mean in standard deviations."""
+    rows = {row.name: row for row in analysis.rows if row.identified}
+    return {n: (known[n] - rows[n].mean) / rows[n].sd for n in known if n in rows}
+
+
+def independent(count: int = 20) -> Section:
+    """Posterior z-scores for independent errors."""
+    lines, every = [], []
+    for seed in range(count):
+        experiment, contrast, offset, sigma = draw_experiment(seed)
+        c2 = simulate_pairs(experiment, contrast, offset, sigma, seed)
+        analysis, seconds = analysed(experiment, c2, None)
+        z = np.array(
+            list(z_scores(analysis, truths(analysis, experiment, contrast, offset)).values())
+        )
+        every.append(z)
+        d = analysis.diagnosis
+        lines.append(
+            [f"{seed}", f"{z.size}", f"{np.mean(z**2):.2f}", f"{np.abs(z).max():.1f}",
+             f"{d.worst_r_hat[1]:.3f}", f"{d.worst_ess_bulk[1]:.0f}", f"{d.divergences}",
+             f"{seconds:.0f}"]
+        )  # fmt: skip
+        print(" ".join(lines[-1]), flush=True)
+    pooled = np.concatenate(every)
+    inside = np.mean(np.abs(pooled) < 1.96)
+    return Section(
+        "Independent errors",
+        f"{count} random truths, {len(ANGLES)} angles of 200 frames, independent errors, default "
+        f"priors and settings ({machine()}). z is the distance of the truth from the posterior "
+        "mean in posterior standard deviations, for J, v and s at reference times, contrasts "
+        f"and offsets that the data inform. Mean square of all {pooled.size}: "
+        f"**{np.mean(pooled**2):.2f}**; within 1.96: {inside:.1%}.",
+        ["seed", "quantities", "mean z²", "largest z", "R-hat", "bulk ESS", "divergences", "s"],
+        lines,
+    )
+
+
+def speckles(count: int = 10) -> Section:
+    """Coverage of plain and corrected intervals on the demo's speckle experiment."""
+    experiment = creep_flow()
+    n_angles = len(experiment.phi)
+    contrast, offset = np.full(n_angles, 1.0 / DEMO.n_modes), np.ones(n_angles)
+    lines, plain_all, corrected_all = [], [], []
+    for seed in range(count):
+        c2 = simulate_speckles(experiment, DEMO, seed)
+        analysis, seconds = analysed(experiment, c2, True)
+        known = truths(analysis, experiment, contrast, offset)
+        rows = [row for row in analysis.rows if row.name in known and row.identified]
+        plain = [row.low <= known[row.name] <= row.high for row in rows]
+        corrected = [
+            row.corrected is not None
+            and row.corrected["low"] <= known[row.name] <= row.corrected["high"]
+            for row in rows
+        ]
+        plain_all += plain
+        corrected_all += corrected
+        d = analysis.diagnosis
+        missed = [row.name for row, hit in zip(rows, corrected, strict=True) if not hit]
+        lines.append(
+            [f"{seed}", f"{len(rows)}", f"{sum(plain)}", f"{sum(corrected)}",
+             ", ".join(missed) or "–", f"{d.worst_r_hat[1]:.3f}", f"{d.worst_ess_bulk[1]:.0f}",
+             f"{d.divergences}", f"{seconds:.0f}"]
+        )  # fmt: skip
+        print(" | ".join(lines[-1]), flush=True)
+    return Section(
+        "Speckle noise",
+        f"{count} simulations of the demo ({n_angles} angles of {experiment.n_frames} frames, "
+        f"{DEMO.n_pixels} pixels, {DEMO.n_modes} modes, {DEMO.photons:g} photons per pixel and "
+        "frame). How many of the truths of identified quantities lie within the 95 % intervals: "
+        f"plain **{np.mean(plain_all):.1%}**, corrected **{np.mean(corrected_all):.1%}** of "
+        f"{len(plain_all)}.",
+        ["seed", "quantities", "in plain", "in corrected", "missed by corrected", "R-hat",
+         "bulk ESS", "divergences", "s"],
+        lines,
+    )  # fmt: skip
+
+
+SECTIONS: dict[str, Callable[[], Section]] = {"independent": independent, "speckles": speckles}
+
+
+def main(names: list[str]) -> int:
+    """Run calibrations, all or those that are named, and write their sections."""
+    unknown = sorted(set(names) - set(SECTIONS))
+    if unknown:
+        print(f"no calibration {', '.join(unknown)}; there are {', '.join(SECTIONS)}")
+        return 2
+    for name in names or SECTIONS:
+        section = SECTIONS[name]()
+        print(section.markdown())
+        write(section, PATH, _HEAD)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
