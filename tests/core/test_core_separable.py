@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -110,16 +110,12 @@ def value_and_gradient(squares, x):
     return value, slope
 
 
-# The functions are called a few dozen times, so compiling them decides the time.
-compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-
-
-@compiled
+@jax.jit
 def separable(x, data):
     return value_and_gradient(lambda *point: sum_of_squares(*point, data), x)
 
 
-@compiled
+@jax.jit
 def direct(x, data, c2, weights):
     return value_and_gradient(lambda *point: direct_sum_of_squares(*point, data, c2, weights), x)
 
@@ -227,7 +223,7 @@ def test_two_frames_are_one_pair():
     parameters = jnp.asarray(make_cases(ONE_ANGLE)[0].parameters)
     g = float(oracle.correlation(parameters, oracle.Grid(t, Q, DT, ANGLES[:1]))[0, 0, 1])
     data = pack_pairs(1.25 * np.ones((1, 2, 2)), t, Q, DT, ANGLES[:1])
-    found = compiled(sums)(parameters, data)
+    found = jax.jit(sums)(parameters, data)
     assert float(found.g[0]) == pytest.approx(g, rel=1e-13)
     assert float(found.gg[0]) == pytest.approx(g**2, rel=1e-13)
     assert float(found.dg[0] + data.baseline[0] * found.g[0]) == pytest.approx(1.25 * g, rel=1e-13)

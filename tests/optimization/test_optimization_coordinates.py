@@ -32,7 +32,6 @@ SUBSETS = {
     "f1 and offsets": ("f1", "D_offset_ref", "v0", "beta", "v_offset"),
 }
 # These compile in a third of the time, which is most of the time here.
-QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 EVERY_SUBSET = pytest.mark.parametrize("fixed", SUBSETS.values(), ids=SUBSETS.keys())
 
 
@@ -82,13 +81,13 @@ def special_points(space):
     return points
 
 
-@partial(jax.jit, static_argnames="coordinates", compiler_options=QUICKLY)
+@partial(jax.jit, static_argnames="coordinates")
 def both_ways(points, coordinates):
     y = jax.vmap(coordinates.inverse)(points)
     return y, *jax.vmap(coordinates.forward)(y)
 
 
-@partial(jax.jit, static_argnames="coordinates", compiler_options=QUICKLY)
+@partial(jax.jit, static_argnames="coordinates")
 def images(y, coordinates):
     """Parameters, log determinant, Jacobian of what varies, gradient of log_det."""
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 import pytest
 from scipy import integrate, stats
@@ -23,9 +21,6 @@ from heterodyne.optimization.scaling import Scaling, ScalingMode
 T = 0.1 * np.arange(1.0, 25.0)
 Q, DT, ANGLES = 0.01, 0.1, np.array([-20.0, 60.0])
 TRUTH = np.array([5e3, 0.4, 300.0, 9e3, -0.3, -500.0, 80.0, 0.2, 5.0, 0.3, 0.4, 1.0, 0.15, 3.0])
-# Compiling is most of the time here, and this way it takes a third of it.
-QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-quick = partial(jax.jit, compiler_options=QUICKLY)
 PRIORS = [
     {},
     {"D0_ref": {"prior": {"type": "normal", "mean": 2e4, "std": 3e5}}},
@@ -46,7 +41,7 @@ def test_log_prior_is_the_sum_of_the_numpyro_densities(setting):
     priors = space.priors
     columns = zip(names, values.T, strict=True)
     expected = sum(np.asarray(priors[n].log_prob(jnp.asarray(v))) for n, v in columns)
-    found = quick(jax.vmap(LogPrior.of(space, names)))(values)
+    found = jax.jit(jax.vmap(LogPrior.of(space, names)))(values)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-8)
 
 
@@ -57,7 +52,7 @@ def test_far_tails_keep_their_norm(mean, bounds):
     prior = {"mean": mean, "std": 0.25}
     space = ParameterSpace.from_config({"f0": {"min": low, "max": high, "prior": prior}})
     x = np.linspace(low, high, 7)[1:-1]
-    found = quick(jax.vmap(LogPrior.of(space, ("f0",))))(x[:, None])
+    found = jax.jit(jax.vmap(LogPrior.of(space, ("f0",))))(x[:, None])
     ends = (low - mean) / 0.25, (high - mean) / 0.25
     expected = stats.truncnorm(*ends, loc=mean, scale=0.25).logpdf(x)
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
@@ -73,7 +68,7 @@ def on_grid(space, axes):
         return jnp.exp(prior(parameters[coordinates.indices]) + log_det)
 
     mesh = np.stack([x.ravel() for x in np.meshgrid(*axes, indexing="ij")], axis=1)
-    batched = quick(lambda y: jax.lax.map(density, y, batch_size=4096))
+    batched = jax.jit(lambda y: jax.lax.map(density, y, batch_size=4096))
     values = np.asarray(batched(jnp.asarray(mesh))).reshape([a.size for a in axes])
     for axis in reversed(axes):
         values = integrate.trapezoid(values, axis, axis=-1)
@@ -141,7 +136,7 @@ def log_det_of(posterior, y):
         u = posterior.forward(x)[0]
         return jnp.concatenate([u.parameters[varying], u.scaling, u.sigma[None]])
 
-    jacobian = np.asarray(quick(jax.jacfwd(everything))(y))
+    jacobian = np.asarray(jax.jit(jax.jacfwd(everything))(y))
     scale = np.abs(jacobian).max(axis=1)
     return np.linalg.slogdet(jacobian / scale[:, None])[1] + np.log(scale).sum()
 
@@ -158,7 +153,7 @@ def test_posterior_density_is_prior_times_likelihood_times_jacobian(case, measur
     free = scaling.contrast.free, scaling.offset.free
     scales = np.concatenate([rng.uniform(0.1, 0.4, free[0]), rng.uniform(0.95, 1.05, free[1])])
     unknowns = Unknowns(jnp.asarray(TRUTH), jnp.asarray(scales), jnp.asarray(0.03))
-    y = quick(posterior.inverse)(unknowns)
+    y = jax.jit(posterior.inverse)(unknowns)
     assert y.shape == (posterior.size,) == (len(posterior.names),)
 
     expected = log_det_of(posterior, y)
@@ -176,9 +171,9 @@ def test_posterior_density_is_prior_times_likelihood_times_jacobian(case, measur
         )
         expected += stats.norm(model[i, j], 0.03).logpdf(c2[k, i, j]).sum()
 
-    found = float(quick(posterior.log_density)(y, data, 0.025))
+    found = float(jax.jit(posterior.log_density)(y, data, 0.025))
     assert found == pytest.approx(expected, abs=1e-6)
-    again = quick(posterior.forward)(y)[0]
+    again = jax.jit(posterior.forward)(y)[0]
     np.testing.assert_allclose(again.parameters, TRUTH, rtol=1e-9)
     np.testing.assert_allclose(again.scaling, scales, rtol=1e-9)
 
@@ -189,10 +184,10 @@ def test_curvature_of_the_prior_is_that_of_finite_differences():
     posterior = Posterior(PhysicsCoordinates.of(space, T), scaling)
     u = Unknowns(jnp.asarray(TRUTH), jnp.asarray([0.3, 1.0]), jnp.asarray(0.03))
     u = u._replace(parameters=posterior.coordinates.inside(u.parameters))
-    y = quick(posterior.inverse)(Unknowns(*map(jnp.asarray, u)))
-    found = np.asarray(quick(lambda x: posterior.prior_curvature(x, 0.02))(y))
+    y = jax.jit(posterior.inverse)(Unknowns(*map(jnp.asarray, u)))
+    found = np.asarray(jax.jit(lambda x: posterior.prior_curvature(x, 0.02))(y))
 
-    @quick
+    @jax.jit
     @jax.grad
     def slope(x):
         unknowns, log_det = posterior.forward(x)
