@@ -125,7 +125,7 @@ def test_result_tells_how_it_came_about(run):
     assert known["fitted_times"] == pytest.approx((DT, N * DT))
     assert known["phi_angles"].tolist() == ANGLES
     assert known["units"]["v0"] == "Å/s^(1+beta)"
-    assert known["corrected"] == {}
+    assert known["plain"] == {}
     assert str(result).startswith(analysis.verdict.headline)
 
 
@@ -160,7 +160,7 @@ def test_sampler_that_missed_a_part_of_the_space_does_not_pass(run, changes):
     assert not result_of(bad, wide, "individual").convergence_passed
 
 
-def test_corrected_figures_stand_beside_the_plain_ones(run):
+def test_corrected_draws_are_the_ones_to_believe(run):
     plain, analysis = run
 
     def stretched(draws):
@@ -171,18 +171,22 @@ def test_corrected_figures_stand_beside_the_plain_ones(run):
         parameters=stretched(analysis.plain.parameters),
         derived=stretched(analysis.plain.derived),
     )
-    found = result_of(replace(analysis, corrected=wide), SMALL, "individual")
-    np.testing.assert_array_equal(found.posterior_std, plain.posterior_std)
+    found = result_of(
+        replace(analysis, corrected=wide, corrected_draws=analysis.draws), SMALL, "individual"
+    )
+    np.testing.assert_allclose(found.posterior_std, 3.0 * plain.posterior_std)
     for k, name in enumerate(NAMES):
-        at = found.metadata["corrected"][name]
-        assert at["std"] == pytest.approx(3.0 * plain.posterior_std[k])
+        at = found.metadata["plain"][name]
+        assert at["std"] == pytest.approx(plain.posterior_std[k])
         # Stretching keeps ranks but for rounding, and with them R-hat and effective draws.
-        assert at["r_hat"] == pytest.approx(plain.r_hat[k], rel=1e-3)
-        assert at["ess_tail"] == pytest.approx(plain.ess_tail[k], rel=0.05)
+        assert found.r_hat[k] == pytest.approx(plain.r_hat[k], rel=1e-3)
+        assert found.ess_tail[k] == pytest.approx(plain.ess_tail[k], rel=0.05)
+        assert at["95"] == pytest.approx(plain.credible_intervals[name]["95"])
         low, high = plain.credible_intervals[name]["95"]
-        assert at["95"][1] - at["95"][0] == pytest.approx(3.0 * (high - low))
-    assert "J_ref(0.4 s)" in found.metadata["corrected"]
-    assert "Corrected for speckle noise:" in str(found)
+        wide_low, wide_high = found.credible_intervals[name]["95"]
+        assert wide_high - wide_low == pytest.approx(3.0 * (high - low))
+    assert "J_ref(0.4 s)" in found.metadata["plain"]
+    assert "For independent pairs" in str(found)
     assert "corrected" in found.inference_data
 
 

@@ -336,18 +336,18 @@ def test_wider_limits_are_told_apart_from_the_verdict():
     assert "The wider limits of the configuration were reached (R-hat 1.1, 400" in text
 
 
-def test_corrected_figures_are_shown_beside_the_plain_ones():
+def test_plain_figures_are_shown_below_the_corrected_ones():
     mixed = {"r_hat": 1.234, "ess_bulk": 77.0, "ess_tail": 66.0}
-    wide = {
+    narrow = {
         name: mixed
         | {"mean": m, "std": 3 * s, "95": (m - 6 * s, m + 6 * s), "89": (m - 5 * s, m + 5 * s)}
         for name, m, s in zip(NAMES, CENTRES, WIDTHS, strict=True)
     }
-    result = make_result(metadata=verdict(converged=True) | {"corrected": wide})
-    plain, corrected = str(result).split("Corrected for speckle noise:")
-    row = next(line for line in corrected.splitlines() if line.startswith("D0_ref"))
+    result = make_result(metadata=verdict(converged=True) | {"plain": narrow})
+    corrected, plain = str(result).split("For independent pairs")
+    row = next(line for line in plain.splitlines() if line.startswith("D0_ref"))
     assert row.split()[1:] == ["10000", "900", "8200", "11800", "1.234", "77"]
-    assert "900 " not in plain
+    assert "900 " not in corrected
     assert result._repr_html_().count("<table>") == 2
 
 

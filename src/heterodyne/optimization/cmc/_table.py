@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 LEVELS = ("95", "89")
 NOT_KNOWN = "N/A"
-CORRECTED = "Corrected for speckle noise:"
+PLAIN = "For independent pairs, which is too narrow under speckle noise:"
 _NOT_CONVERGED = "Not converged: do not use these numbers."
 _WIDTHS = (12, 11, 12, 12, 7, 7)
 _SHORTEST_NAME = 12

@@ -15,6 +15,7 @@ from heterodyne.optimization.cmc._diagnostics import Thresholds, bfmi
 from heterodyne.optimization.cmc._frame import posterior_mode
 from heterodyne.optimization.cmc._quantities import Quantities
 from heterodyne.optimization.cmc._record import data_tree
+from heterodyne.optimization.cmc._sampler import Draws
 from heterodyne.optimization.cmc._summary import deviation, intervals, mixing, moments
 from heterodyne.optimization.cmc.results import CMCResult, status_of
 from heterodyne.optimization.scaling import ScalingParameter
@@ -25,7 +26,10 @@ _QUALITY = ("poor", "marginal", "good")
 
 
 def result_of(analysis: Analysis, config: CMCConfig, per_angle_mode: str) -> CMCResult:
-    """Put the documented result together.
+    """Put the documented result together, from the draws to believe.
+
+    Those are the corrected ones where speckle noise is likely; the plain ones are then in
+    ``metadata["plain"]``.
 
     Args:
         analysis: Judged draws.
@@ -33,9 +37,10 @@ def result_of(analysis: Analysis, config: CMCConfig, per_angle_mode: str) -> CMC
             is by stricter ones.
         per_angle_mode: How contrast and offset depend on the angle, in its documented word.
     """
-    samples = dict(analysis.plain.parameters)
+    believed, draws = _believed(analysis)
+    samples = dict(believed.parameters)
     named = {name: x for name, x in samples.items() if name != _NOISE}
-    scaling, draws = analysis.posterior.scaling, analysis.draws
+    scaling = analysis.posterior.scaling
     mean_contrast, std_contrast = _per_angle(scaling.contrast, samples)
     mean_offset, std_offset = _per_angle(scaling.offset, samples)
     passed = analysis.diagnosis.passed(limits_of(config))
@@ -72,6 +77,12 @@ def limits_of(config: CMCConfig) -> Thresholds:
     )
 
 
+def _believed(analysis: Analysis) -> tuple[Quantities, Draws]:
+    if analysis.corrected is None or analysis.corrected_draws is None:
+        return analysis.plain, analysis.draws
+    return analysis.corrected, analysis.corrected_draws
+
+
 def _per_angle(
     part: ScalingParameter, samples: Mapping[str, FloatArray]
 ) -> tuple[FloatArray, FloatArray]:
@@ -98,15 +109,16 @@ def _chi_squared(analysis: Analysis) -> float | None:
 
 def _metadata(analysis: Analysis, config: CMCConfig) -> dict[str, Any]:
     data, noise = analysis.fit.problem.data, analysis.noise
-    corrected = {} if analysis.corrected is None else analysis.corrected.all()
+    believed, _ = _believed(analysis)
+    plain = {} if believed is analysis.plain else analysis.plain.all()
     times = analysis.fit.problem.fitted_times
     return {
         "engine": "nuts",
         "verdict": asdict(analysis.verdict),
         "limits": asdict(limits_of(config)),
-        "corrected": _with_mixing(corrected),
-        "derived": {name: _figures(x) for name, x in analysis.plain.derived.items()},
-        "sigma": _figures(analysis.plain.parameters[_NOISE]),
+        "plain": _with_mixing(plain),
+        "derived": {name: _figures(x) for name, x in believed.derived.items()},
+        "sigma": _figures(believed.parameters[_NOISE]),
         "noise": asdict(noise),
         "fixed_parameters": dict(analysis.fit.result.fixed_parameters),
         "units": {row.name: row.unit for row in analysis.rows},

@@ -163,7 +163,7 @@ def save_parameters_json(result: CMCResult, output_path: PathArg) -> Path:
         "convergence_status": result.convergence_status,
         "per_angle_mode": result.per_angle_mode,
         "parameters": parameters,
-        "corrected": result.metadata.get("corrected", {}),
+        "plain": result.metadata.get("plain", {}),
         "fixed_parameters": result.metadata.get("fixed_parameters", {}),
     }
     return files.write_json(output_path, _worded(document))

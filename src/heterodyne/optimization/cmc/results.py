@@ -63,9 +63,9 @@ class ParameterStats(dict[str, float]):
 class CMCResult:
     """Result of a Consensus Monte Carlo analysis.
 
-    Means, deviations, intervals and diagnostics are those of independent errors. What
-    speckle noise makes of them stands in ``metadata["corrected"]``, and which of the two
-    to believe in ``metadata["verdict"]``.
+    Means, deviations, intervals, draws and diagnostics are those to believe: corrected for
+    speckle noise where that is likely. Those of independent pairs then stand in
+    ``metadata["plain"]``; why, in ``metadata["verdict"]``.
 
     Attributes:
         parameter_names: Varying physics parameters, then contrasts and offsets.
@@ -85,7 +85,7 @@ class CMCResult:
         num_shards: Number of shards.
         divergences: Number of divergent draws.
         wall_time_seconds: Time of sampling in s.
-        metadata: Verdict, corrected intervals and what else is known.
+        metadata: Verdict, plain intervals and what else is known.
         convergence_status: ``converged`` or ``not_converged``.
         warmup_time: Time of warm-up in s.
         per_angle_mode: How contrast and offset depend on the angle.
@@ -138,16 +138,16 @@ class CMCResult:
 
     def __str__(self) -> str:
         parts = [*_table.headlines(self), _table.text_table(self)]
-        if self.metadata.get("corrected"):
-            parts += [_table.CORRECTED, _table.text_table(corrected_result(self))]
+        if self.metadata.get("plain"):
+            parts += [_table.PLAIN, _table.text_table(plain_result(self))]
         return "\n\n".join(parts)
 
     def _repr_html_(self) -> str:
         first, *others = _table.headlines(self)
         parts = [f"<strong>{escape(first)}</strong>", *map(escape, others)]
         html = "".join(f"<p>{part}</p>" for part in parts) + _table.html_table(self)
-        if self.metadata.get("corrected"):
-            html += f"<p>{_table.CORRECTED}</p>{_table.html_table(corrected_result(self))}"
+        if self.metadata.get("plain"):
+            html += f"<p>{_table.PLAIN}</p>{_table.html_table(plain_result(self))}"
         return html
 
     @property
@@ -338,13 +338,13 @@ def _entry(values: FloatArray | None, k: int) -> float:
     return math.nan if values is None else float(values[k])
 
 
-def corrected_result(result: CMCResult) -> CMCResult:
-    """Return a result whose figures are those corrected for speckle noise.
+def plain_result(result: CMCResult) -> CMCResult:
+    """Return a result whose figures are those of independent pairs.
 
     Args:
-        result: One with ``metadata["corrected"]``; its draws are left out.
+        result: One with ``metadata["plain"]``; its draws are left out.
     """
-    figures = [result.metadata["corrected"][name] for name in result.parameter_names]
+    figures = [result.metadata["plain"][name] for name in result.parameter_names]
     return replace(
         result,
         posterior_mean=np.array([f["mean"] for f in figures]),
