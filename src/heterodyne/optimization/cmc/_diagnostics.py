@@ -74,6 +74,11 @@ class Diagnosis:
         return _extreme(self.ess_tail, np.nanargmin)
 
     @property
+    def worst_bfmi(self) -> float:
+        """Smallest fraction of missing information of a chain; NaN if one is."""
+        return float(np.min(self.bfmi))
+
+    @property
     def divergent_share(self) -> float:
         """Share of draws whose trajectory diverged."""
         return self.divergences / max(self.n_draws, 1)
@@ -101,7 +106,7 @@ class Diagnosis:
         """Whether every limit is reached."""
         return (
             self.mixed(limits)
-            and min(self.bfmi) >= limits.bfmi
+            and self.worst_bfmi >= limits.bfmi
             and self.divergent_share <= limits.divergent_share
         )
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from heterodyne._typing import FloatArray, JaxArray
-from heterodyne.core._jax import jnp
+from heterodyne.config.parameter_space import Parameter, PriorKind
+from heterodyne.core._jax import jax, jnp
 from heterodyne.optimization.nlsq.core import Fit
 from heterodyne.optimization.posterior import Posterior
 
 # A covariance of draws is trusted like that of this many more draws of the old frame.
 _SHRINKAGE = 10.0
-# Curvatures below this, in units of the largest prior width of a coordinate, are noise.
-_SMALLEST_CURVATURE = 1e-2
+# Width of a uniform distribution in standard deviations.
+_UNIFORM = 12.0**0.5
 
 
 class Frame(NamedTuple):
@@ -79,17 +82,59 @@ def laplace_frame(
         noise_scale: Estimate of sigma that scales its prior.
         n_pairs: Number of fitted pairs, which inform sigma.
     """
-    prior = np.asarray(posterior.prior_curvature(jnp.asarray(y), noise_scale))
-    values, vectors = np.linalg.eigh(0.5 * (prior + prior.T))
-    # Where the prior curves upward, as it may near a wall, it does not confine the draws.
-    curvature = (vectors * np.maximum(values, _SMALLEST_CURVATURE)) @ vectors.T
-    curvature[:-1, :-1] += information
+    curvature = np.asarray(posterior.prior_curvature(jnp.asarray(y), noise_scale)).copy()
+    slopes = np.asarray(_standardised_slopes(jnp.asarray(y), posterior))
+    curvature[:-1, :-1] = _confining(curvature[:-1, :-1], slopes.T @ slopes) + information
     curvature[-1, -1] += 2.0 * n_pairs
     scale = 1.0 / np.sqrt(np.diagonal(curvature))
     values, vectors = np.linalg.eigh(curvature * scale[:, None] * scale)
     root = (vectors / np.sqrt(np.maximum(values, 1e-12))) * scale[:, None]
     root = root @ vectors.T
     return Frame(jnp.asarray(y), jnp.linalg.cholesky(jnp.asarray(root @ root.T)))
+
+
+def _confining(curvature: FloatArray, information: FloatArray) -> FloatArray:
+    """Add to a prior's information what its exact curvature has more than it.
+
+    Where the prior curves upward, as it may near a wall, its information alone confines.
+    """
+    unit = 1.0 / np.sqrt(np.diagonal(information) + np.abs(np.diagonal(curvature)) + 1e-300)
+    outer = unit[:, None] * unit
+    rest = (curvature - information) * outer
+    values, vectors = np.linalg.eigh(0.5 * (rest + rest.T))
+    return information + (vectors * np.maximum(values, 0.0)) @ vectors.T / outer
+
+
+@partial(jax.jit, static_argnames="posterior")
+def _standardised_slopes(y: JaxArray, posterior: Posterior) -> JaxArray:
+    """Derivatives of the unknowns but sigma, in widths of their priors, by the coordinates.
+
+    Returns:
+        Array of shape (d - 1, d - 1).
+    """
+    scaling = posterior.scaling
+    scales = ("contrast",) * scaling.contrast.free + ("offset",) * scaling.offset.free
+    parameters = [posterior.space[n] for n in (*posterior.coordinates.names, *scales)]
+    logarithmic = np.array([p.info.log_space for p in parameters], bool)
+    widths = np.array([_prior_width(p) for p in parameters])
+
+    def standardised(x: JaxArray) -> JaxArray:
+        unknowns, _ = posterior.forward(jnp.append(x, y[-1]))
+        varying = unknowns.parameters[posterior.coordinates.indices]
+        values = jnp.concatenate([varying, unknowns.scaling])
+        positive = jnp.where(logarithmic, values, 1.0)
+        return jnp.where(logarithmic, jnp.log(positive), values) / widths
+
+    return jax.jacfwd(standardised)(y[:-1])
+
+
+def _prior_width(parameter: Parameter) -> float:
+    """Standard deviation of a prior, on a log axis where the parameter has one."""
+    prior, low, high = parameter.prior, parameter.min, parameter.max
+    if not parameter.info.log_space:
+        return min(prior.scale, (high - low) / _UNIFORM)
+    scale = prior.scale if prior.kind is PriorKind.LOGNORMAL else math.inf
+    return min(scale, math.log(high / low) / _UNIFORM)
 
 
 def data_information(posterior: Posterior, y: FloatArray, fit: Fit) -> FloatArray:

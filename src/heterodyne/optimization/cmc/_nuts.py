@@ -73,12 +73,13 @@ class Kernel:
                 frame.place(z), target.data, target.noise_scale, adjustment
             )
 
+        depths: Any = (min(_ADAPT_DEPTH, self.max_tree_depth), self.max_tree_depth)
         return NUTS(
             potential_fn=potential,
             step_size=step_size,
             adapt_mass_matrix=False,
             target_accept_prob=self.target_accept,
-            max_tree_depth=(min(_ADAPT_DEPTH, self.max_tree_depth), self.max_tree_depth),
+            max_tree_depth=depths,
         )
 
 
@@ -112,9 +113,10 @@ def start_chain(key: JaxArray, z: JaxArray, step_size: Any, kernel: Kernel) -> H
     """
     here = ParamInfo(z, jnp.asarray(START_ENERGY), jnp.zeros_like(z))
     # The potential is not called.
-    return NUTS(potential_fn=lambda z: z, step_size=step_size, adapt_mass_matrix=False).init(
-        key, kernel.n_adapt, here
-    )
+    nuts = NUTS(potential_fn=lambda z: z, step_size=step_size, adapt_mass_matrix=False)
+    state = nuts.init(key, kernel.n_adapt, here)
+    # Weakly typed numbers would compile another block than those read from a checkpoint.
+    return jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), state)
 
 
 @partial(jax.jit, static_argnames=("kernel", "length"))

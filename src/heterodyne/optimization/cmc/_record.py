@@ -100,7 +100,7 @@ def _sampler_health(analysis: Analysis, fit_seconds: float) -> dict[str, Any]:
         "r_hat_max": d.worst_r_hat[1],
         "ess_bulk_min": d.worst_ess_bulk[1],
         "ess_tail_min": d.worst_ess_tail[1],
-        "bfmi_min": min(d.bfmi),
+        "bfmi_min": d.worst_bfmi,
         "gradients_per_draw": float(draws.n_gradients.mean()),
         "gradients": int(draws.n_gradients.sum()) + draws.warmup_gradients,
         "longest_trajectory": int(deepest),

@@ -94,9 +94,9 @@ def _convergence(d: Diagnosis, limits: Thresholds) -> Iterator[str]:
             f"{d.divergences} of {d.n_draws} draws diverged"
             + (", too few to matter." if allowed else ": the sampler missed a part of the space.")
         )
-    if not min(d.bfmi) >= limits.bfmi:
+    if not d.worst_bfmi >= limits.bfmi:
         yield (
-            f"The energy moved too slowly (BFMI {min(d.bfmi):.2f}, needed {limits.bfmi:g}): "
+            f"The energy moved too slowly (BFMI {d.worst_bfmi:.2f}, needed {limits.bfmi:g}): "
             "the tails are not explored."
         )
 

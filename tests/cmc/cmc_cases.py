@@ -1,0 +1,119 @@
+"""One small posterior and its schedule, so that all tests share compiled code."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+
+from heterodyne.config.parameter_names import PHYSICS_PARAM_NAMES
+from heterodyne.config.parameter_registry import DEFAULT_REGISTRY
+from heterodyne.config.schema import RunConfig
+from heterodyne.core._jax import jax, jnp
+from heterodyne.core.simulate import Experiment, simulate_pairs
+from heterodyne.data.arrays import from_arrays
+from heterodyne.optimization.bind import bind
+from heterodyne.optimization.cmc._frame import Frame
+from heterodyne.optimization.cmc._nuts import Target
+from heterodyne.optimization.cmc._sampler import Sampler, Schedule
+from heterodyne.optimization.coordinates.physics import PhysicsCoordinates
+from heterodyne.optimization.posterior import Posterior, Unknowns
+from heterodyne.optimization.scaling import Scaling, ScalingMode
+
+Q, DT, N_FRAMES, PHI, SIGMA = 0.0054, 0.1, 16, 20.0, 0.01
+T = DT * np.arange(1.0, N_FRAMES + 1.0)
+CONTRAST, OFFSET = 0.3, 1.0
+FIXED = {"D0_ref": 2e4, "D0_sample": 5e3, "v0": 500.0, "f0": 0.3, "offset": OFFSET}
+VARYING = ("alpha_ref", "D_offset_ref", "contrast")
+
+
+def _settings():
+    groups: dict[str, dict[str, object]] = {}
+    for name, info in DEFAULT_REGISTRY.items():
+        if name not in VARYING:
+            setting = {"value": FIXED.get(name, info.default), "vary": False}
+            groups.setdefault(info.group, {})[name] = setting
+    groups["reference"]["D_offset_ref"] = {"prior": {"mean": 0.0, "std": 1e4}}
+    return groups
+
+
+CMC = {
+    "num_chains": 4,
+    "num_warmup": 200,
+    "num_samples": 150,
+    "target_accept_prob": 0.8,
+    "max_tree_depth": 8,
+    "adaptive_sampling": False,
+    "seed": 3,
+}
+CONFIG = RunConfig.model_validate(
+    {
+        "experimental_data": {"file_path": "small.h5"},
+        "parameters": _settings(),
+        "optimization": {"nlsq": {"n_starts": 2}, "cmc": CMC},
+    }
+)
+SPACE = CONFIG.parameter_space()
+SCHEDULE = Schedule.of(CONFIG.cmc_config(), N_FRAMES**2, 4)
+SCALING = Scaling.of(ScalingMode.INDIVIDUAL, SPACE, 1)
+POSTERIOR = Posterior(PhysicsCoordinates.of(SPACE, T), SCALING)
+# What the chains start from: rough widths of the four coordinates.
+WIDTHS = np.array([0.1, 1e3, 2e-3, 0.07])
+
+
+def truth(alpha, level):
+    """The 14 parameters."""
+    values = SPACE.values | {"alpha_ref": alpha, "D_offset_ref": level}
+    return np.array([values[n] for n in PHYSICS_PARAM_NAMES])
+
+
+def experiment(alpha, level):
+    return Experiment(truth(alpha, level), N_FRAMES, DT, Q, [PHI])
+
+
+def measured(c2, phi=(PHI,)):
+    return from_arrays(c2, q=Q, phi=phi, t=T, dt=DT)
+
+
+@cache
+def target_of(alpha, level, seed=0):
+    """Simulated data with independent errors."""
+    c2 = simulate_pairs(experiment(alpha, level), CONTRAST, OFFSET, SIGMA, seed)
+    return Target.plain(bind(measured(c2), SPACE).data, SIGMA, POSTERIOR.size)
+
+
+def coordinates_of(alpha, level):
+    scaling, sigma = jnp.array([CONTRAST]), jnp.asarray(SIGMA)
+    return np.asarray(POSTERIOR.inverse(Unknowns(jnp.asarray(truth(alpha, level)), scaling, sigma)))
+
+
+def frame_of(alpha, level):
+    return Frame(jnp.asarray(coordinates_of(alpha, level)), jnp.diag(jnp.asarray(WIDTHS)))
+
+
+def sampler_of(target, schedule=SCHEDULE):
+    return Sampler(POSTERIOR, target, schedule)
+
+
+_BATCH = 4096
+
+
+@jax.jit
+def _densities(y, target):
+    def both(row):
+        adjustment = (target.centre, target.matrix)
+        density = POSTERIOR.log_density(row, target.data, target.noise_scale, adjustment)
+        u = POSTERIOR.forward(row)[0]
+        named = u.parameters[POSTERIOR.coordinates.indices]
+        return density, jnp.concatenate([named, u.scaling, u.sigma[None]])
+
+    return jax.vmap(both)(y)
+
+
+def densities(y, target):
+    """Log density and documented parameters of many coordinates, (n, 4)."""
+    missing = -y.shape[0] % _BATCH
+    padded = np.concatenate([y, np.repeat(y[-1:], missing, axis=0)]).reshape(-1, _BATCH, 4)
+    parts = [[np.asarray(x) for x in _densities(jnp.asarray(part), target)] for part in padded]
+    density, parameters = (np.concatenate(x)[: y.shape[0]] for x in zip(*parts, strict=True))
+    return density, parameters

@@ -1,0 +1,194 @@
+"""The affine frame of sampling, and the normal approximation it starts from."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from cmc_cases import POSTERIOR, SIGMA, T, coordinates_of, densities, target_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from heterodyne.config.parameter_names import PHYSICS_PARAM_NAMES
+from heterodyne.config.parameter_space import ParameterSpace
+from heterodyne.core._jax import jnp
+from heterodyne.optimization.cmc._frame import Frame, _prior_width, laplace_frame
+from heterodyne.optimization.coordinates.physics import PhysicsCoordinates
+from heterodyne.optimization.posterior import SIGMA_PRIOR, Posterior
+from heterodyne.optimization.problem import information
+from heterodyne.optimization.scaling import Scaling, ScalingMode
+
+D = 4
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+def positive(rng, d=D):
+    a = rng.normal(size=(d, 2 * d))
+    return a @ a.T
+
+
+def random_frame(rng):
+    return Frame(jnp.asarray(rng.normal(size=D)), jnp.asarray(np.linalg.cholesky(positive(rng))))
+
+
+def in_frame(frame, y):
+    return np.linalg.solve(np.asarray(frame.factor), (y - np.asarray(frame.centre)).T).T
+
+
+def draws_in(frame, rng, n):
+    """Correlated draws with a mean away from 0, in the frame and as coordinates."""
+    z = rng.normal(size=(n, D)) @ np.linalg.cholesky(positive(rng)).T + 3.0
+    return z, np.asarray(frame.place(jnp.asarray(z)))
+
+
+@settings(max_examples=20, deadline=None)
+@given(SEEDS)
+def test_place_is_affine(seed):
+    rng = np.random.default_rng(seed)
+    frame, z = random_frame(rng), rng.normal(size=(3, 5, D))
+    y = np.asarray(frame.place(jnp.asarray(z)))
+    expected = frame.centre + np.einsum("ij,abj->abi", frame.factor, z)
+    np.testing.assert_allclose(y, expected, rtol=1e-10, atol=1e-10)
+
+
+@settings(max_examples=20, deadline=None)
+@given(SEEDS)
+def test_draws_have_unit_covariance_in_the_refined_frame(seed):
+    rng = np.random.default_rng(seed)
+    frame, n = random_frame(rng), 100_000
+    z, y = draws_in(frame, rng, n)
+    inner = in_frame(frame.refined(z), y)
+    np.testing.assert_allclose(inner.mean(axis=0), 0.0, atol=1e-6)
+    np.testing.assert_allclose(np.cov(inner, rowvar=False), np.eye(D), atol=2e-3)
+
+
+@settings(max_examples=20, deadline=None)
+@given(SEEDS)
+def test_axes_have_unit_variance_in_the_scaled_frame(seed):
+    rng = np.random.default_rng(seed)
+    frame, n = random_frame(rng), 100_000
+    z, y = draws_in(frame, rng, n)
+    scaled = frame.scaled(z)
+    inner = in_frame(scaled, y)
+    np.testing.assert_allclose(inner.mean(axis=0), 0.0, atol=1e-6)
+    np.testing.assert_allclose(inner.var(axis=0), 1.0, atol=2e-3)
+    ratio = np.asarray(scaled.factor) / np.asarray(frame.factor + jnp.triu(jnp.ones((D, D)), 1))
+    # Columns keep their directions.
+    below = np.tril_indices(D)
+    columns = np.broadcast_to(np.diagonal(ratio), (D, D))
+    np.testing.assert_allclose(ratio[below], columns[below], rtol=1e-10)
+
+
+@pytest.mark.parametrize("change", ["refined", "scaled"])
+def test_few_draws_keep_the_frame_regular(change):
+    rng = np.random.default_rng(0)
+    frame = random_frame(rng)
+    z = 1e-9 * rng.normal(size=(3, D))
+    factor = np.asarray(getattr(frame, change)(z).factor)
+    # Three draws count as much as they are against ten of the old frame.
+    expected = np.sqrt(10.0 / 13.0) * np.asarray(frame.factor)
+    np.testing.assert_allclose(factor, expected, rtol=1e-6, atol=1e-9)
+
+
+def linear_posterior():
+    """One whose coordinates are J, v and the contrast themselves, off their walls."""
+    prior = {"prior": {"mean": 0.0, "std": 1e4}}
+    space = ParameterSpace.from_config({"D0_ref": 100.0, "D_offset_ref": prior, "v0": 1e-6})
+    held = (n for n in PHYSICS_PARAM_NAMES if n not in ("D_offset_ref", "v_offset"))
+    space = space.fix("offset", *held)
+    return Posterior(PhysicsCoordinates.of(space, T), Scaling.of(ScalingMode.AVERAGED, space, 1))
+
+
+@settings(max_examples=10, deadline=None)
+@given(SEEDS)
+def test_the_normal_approximation_of_a_normal_posterior_is_exact(seed):
+    rng = np.random.default_rng(seed)
+    posterior, y = linear_posterior(), np.array([1e3, 20.0, 0.5, np.log(SIGMA)])
+    stds, n_pairs = np.array([1e4, 25.0, 0.25]), 120
+    widths = 10.0 ** rng.uniform(-3, 3, 3) * stds
+    information = positive(rng, 3) / widths[:, None] / widths
+    curvature = np.diag([*stds**-2, 2.0 * n_pairs + 2.0 / SIGMA_PRIOR**2])
+    curvature[:-1, :-1] += information
+    frame = laplace_frame(posterior, y, information, SIGMA, n_pairs)
+    np.testing.assert_array_equal(frame.centre, y)
+    factor = np.asarray(frame.factor)
+    np.testing.assert_array_equal(np.triu(factor, 1), 0.0)
+    # The bends at the walls are 1e-3 of a slope away there.
+    np.testing.assert_allclose(factor.T @ curvature @ factor, np.eye(D), atol=0.01)
+
+
+LOG_UNIFORM = np.log(1e4) / 12**0.5
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "width"),
+    [
+        ("v_offset", {"prior": {"std": 5.0}}, 5.0),
+        ("v_offset", {"prior": {"std": 1e6}}, 200 / 12**0.5),
+        ("v_offset", {"prior": {"type": "uniform"}}, 200 / 12**0.5),
+        ("v_offset", {"min": 10.0, "max": 100.0, "prior": {"std": 30.0}}, 90 / 12**0.5),
+        ("D0_ref", {}, np.log(2.0)),
+        ("D0_ref", {"prior": {"std": 1e9}}, LOG_UNIFORM),
+        ("D0_ref", {"prior": {"type": "uniform"}}, LOG_UNIFORM),
+        ("D0_ref", {"prior": {"type": "normal"}}, LOG_UNIFORM),
+    ],
+    ids=str,
+)
+def test_priors_are_no_wider_than_their_bounds(name, setting, width):
+    parameter = ParameterSpace.from_config({name: setting})[name]
+    assert _prior_width(parameter) == pytest.approx(width)
+
+
+def test_what_the_data_leave_open_is_as_wide_as_its_prior():
+    posterior, y = linear_posterior(), np.array([0.0, 60.0, 0.5, -4.0])
+    factor = np.asarray(laplace_frame(posterior, y, np.zeros((3, 3)), SIGMA, 10).factor)
+    np.testing.assert_allclose(np.diagonal(factor)[:3], [1e4, 25.0, 0.25], rtol=0.01)
+
+
+def test_walls_confine():
+    posterior = linear_posterior()
+    # Eight widths behind the wall v_offset = -100 the parameter stands still.
+    y = np.array([1e3, -100.0 - 8 * 4.0, 0.5, np.log(SIGMA)])
+    prior = np.asarray(posterior.prior_curvature(jnp.asarray(y), SIGMA))
+    factor = np.asarray(laplace_frame(posterior, y, np.zeros((3, 3)), SIGMA, 10).factor)
+    assert prior[1, 1] > 0
+    np.testing.assert_allclose(factor[1, 1], prior[1, 1] ** -0.5, rtol=0.02)
+
+
+def test_a_prior_that_curves_upward_does_not_confine():
+    # At a large amplitude the lower half of a normal prior of D0 is convex in log D0.
+    space = ParameterSpace.from_config(
+        {"D0_ref": {"prior": {"type": "normal", "mean": 5e5, "std": 1e5}}}
+    )
+    space = space.fix("contrast", "offset", *(n for n in PHYSICS_PARAM_NAMES if n != "D0_ref"))
+    scaling = Scaling.of(ScalingMode.AVERAGED, space, 1)
+    posterior = Posterior(PhysicsCoordinates.of(space, T), scaling)
+    y = np.array([np.log(1e5), np.log(SIGMA)])
+    assert np.asarray(posterior.prior_curvature(jnp.asarray(y), SIGMA))[0, 0] < -1.0
+    for of_data in (0.0, 400.0):
+        factor = laplace_frame(posterior, y, np.array([[of_data]]), SIGMA, 10).factor
+        expected = (of_data + 12.0 / np.log(1e4) ** 2) ** -0.5
+        np.testing.assert_allclose(factor[0, 0], expected, rtol=0.01)
+
+
+def test_the_normal_approximation_of_a_posterior_has_its_curvature():
+    # Second differences of the density at its mode, found by Newton steps.
+    target, y = target_of(0.5, 0.0), coordinates_of(0.5, 0.0)
+    steps = np.diag(0.2 * np.array([0.04, 500.0, 2e-3, 0.07]))
+    pairs = [(a, b, s) for a in steps for b in steps for s in (1, -1)]
+    shifts = np.array([a + s * b for a, b, s in pairs])
+    for _ in range(3):
+        values, _ = densities(y + np.concatenate([shifts, -shifts, steps, -steps]), target)
+        n = len(shifts)
+        both = (values[:n] + values[n : 2 * n]).reshape(D, D, 2)
+        scaled = -(both[..., 0] - both[..., 1]) / 4.0
+        slopes = (values[2 * n : 2 * n + D] - values[2 * n + D :]) / 2.0
+        y = y + np.diagonal(steps) * np.linalg.solve(scaled, slopes)
+    hessian = scaled / np.diagonal(steps)[:, None] / np.diagonal(steps)
+    data = target.data
+    found = information(jnp.asarray(y[:2]), data, POSTERIOR.coordinates, POSTERIOR.scaling)
+    slopes = np.concatenate([np.ones(2), np.asarray(POSTERIOR.scaling_slopes(jnp.asarray(y)))])
+    of_data = np.asarray(found[0]) * slopes[:, None] * slopes / np.exp(2 * y[-1])
+    n_pairs = int(data.n_pairs.sum())
+    factor = np.asarray(laplace_frame(POSTERIOR, y, of_data, SIGMA, n_pairs).factor)
+    widths = np.linalg.eigvalsh(factor.T @ hessian @ factor)
+    np.testing.assert_allclose(widths, 1.0, atol=0.15)
