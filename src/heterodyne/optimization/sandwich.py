@@ -39,8 +39,6 @@ from heterodyne.optimization.problem import Problem
 
 # Standard errors above zero at which neighbours are no longer taken as independent.
 SIGNIFICANCE = 5.0
-# Shares of the prior's information, and of all information, that the data may miss.
-_NO_INFORMATION = 1e-6
 _ROUNDING = 1e-12
 # Frames from which the products take long enough to be reported one by one.
 _LARGE = 1000
@@ -259,30 +257,37 @@ def adjustment(
     matrix[:-1, :-1], adjusted = adjust(
         information * outer / sigma**2,
         variance * outer / sigma**4,
-        np.abs(np.diagonal(prior)[:-1]),
+        prior[:-1, :-1],
     )
     return Adjustment(centre, matrix, adjusted)
 
 
 def adjust(
-    information: FloatArray, variance: FloatArray, unit: FloatArray
+    information: FloatArray, variance: FloatArray, prior: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Return the map A with A' F A = F V^-1 F, which no direction exceeds F by.
+    """Return the map A with A' F A = F V^-1 F where the data say more than the prior.
+
+    The map is symmetric, with factors from 0 to 1, in coordinates in which the posterior
+    for independent errors has unit covariance. So c + A (y - c) never is farther from c
+    than y, and the likelihood is not asked where its curvature at c says nothing.
 
     Args:
         information: Fisher information F for independent errors, shape (n, n).
         variance: Covariance V of the score, shape (n, n).
-        unit: Information of the prior on each coordinate, shape (n,); where the data say
-            far less than it, A is the identity.
+        prior: Curvature of minus the log prior density, shape (n, n); its positive
+            semidefinite part counts. Where the data say nothing beside it, A is the identity.
 
     Returns:
         The map and the adjusted information A' F A, shape (n, n) each.
     """
-    scale = 1.0 / np.sqrt(np.maximum(np.diagonal(information), unit) + 1e-300)
+    n = len(information)
+    scale = 1.0 / np.sqrt(np.maximum(np.diagonal(information) + np.abs(np.diagonal(prior)), 1e-300))
     outer = scale[:, None] * scale
-    floor = np.diag(_NO_INFORMATION * (unit * scale**2) + _ROUNDING)
-    lower = np.linalg.cholesky(information * outer + floor)
-    half = solve_triangular(lower, variance * outer + floor, lower=True)
+    values, vectors = np.linalg.eigh(prior * outer)
+    # A trace of curvature keeps directions that neither data nor prior inform finite.
+    prior_part = (vectors * np.maximum(values, 0.0)) @ vectors.T + _ROUNDING * np.eye(n)
+    lower = np.linalg.cholesky(information * outer + prior_part)
+    half = solve_triangular(lower, variance * outer + prior_part, lower=True)
     score = solve_triangular(lower, half.T, lower=True)
     values, vectors = np.linalg.eigh(0.5 * (score + score.T))
     shrink = 1.0 / np.sqrt(np.maximum(values, 1.0))
