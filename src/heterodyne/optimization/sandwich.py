@@ -40,6 +40,8 @@ from heterodyne.optimization.problem import Problem
 # Standard errors above zero at which neighbours are no longer taken as independent.
 SIGNIFICANCE = 5.0
 _ROUNDING = 1e-12
+# Information below this share of the largest is rounding.
+_RANK = 1e-9
 # Frames from which the products take long enough to be reported one by one.
 _LARGE = 1000
 
@@ -55,12 +57,15 @@ class SpeckleNoise:
         neighbour_correlation: Correlation of the residuals of pairs (i, j), (i + 1, j), all
             angles; independent errors have 0.
         likely: Whether that exceeds what independent errors would show.
+        estimated: Whether the speckles were counted from residuals, in which the noise
+            that the fit has absorbed is missing.
     """
 
     effective_speckles: tuple[float, ...]
     shot_noise: tuple[float, ...]
     neighbour_correlation: float
     likely: bool
+    estimated: bool = True
 
 
 @dataclass(frozen=True)
@@ -163,7 +168,8 @@ def speckle_noise(
         for m, v, p in zip(moments, levels, given, strict=True)
     ]
     likely = correlation > SIGNIFICANCE * error
-    return SpeckleNoise(tuple(speckles), tuple(levels), correlation, bool(likely))
+    estimated = effective_speckles is None
+    return SpeckleNoise(tuple(speckles), tuple(levels), correlation, bool(likely), estimated)
 
 
 def _excess(diagonal: FloatArray) -> float:
@@ -253,13 +259,32 @@ def adjustment(
     variance = score_covariance(problem, centre[:p], contrast, noise, on_event)
     slopes = np.concatenate([np.ones(p), slopes])
     outer = slopes[:, None] * slopes
+    fisher, score = information * outer / sigma**2, variance * outer / sigma**4
+    if noise.estimated:
+        score /= 1.0 - absorbed_share(fisher, score, problem.n_pairs)
     matrix = np.eye(posterior.size)
-    matrix[:-1, :-1], adjusted = adjust(
-        information * outer / sigma**2,
-        variance * outer / sigma**4,
-        prior[:-1, :-1],
-    )
+    matrix[:-1, :-1], adjusted = adjust(fisher, score, prior[:-1, :-1])
     return Adjustment(centre, matrix, adjusted)
+
+
+def absorbed_share(information: FloatArray, variance: FloatArray, n_pairs: int) -> float:
+    """Return the share of the noise that a fit takes into its parameters, at most 1/2.
+
+    A fit lowers the sum of squares by tr(F^-1 V) sigma**2 on average, so that variances
+    read off its residuals are too small by this share.
+
+    Args:
+        information: Fisher information F for independent errors, shape (n, n).
+        variance: Covariance V of the score, shape (n, n).
+        n_pairs: Number of fitted pairs.
+    """
+    scale = 1.0 / np.sqrt(np.maximum(np.diagonal(information), 1e-300))
+    outer = scale[:, None] * scale
+    values, vectors = np.linalg.eigh(information * outer)
+    informed = values > _RANK * values.max()
+    kept = vectors[:, informed] / np.sqrt(values[informed])
+    taken = np.trace(kept.T @ (variance * outer) @ kept)
+    return float(min(taken / n_pairs, 0.5))
 
 
 def adjust(
