@@ -95,7 +95,7 @@ def sampler_of(target, schedule=SCHEDULE):
     return Sampler(POSTERIOR, target, schedule)
 
 
-_BATCH = 4096
+_BATCH = 1024
 
 
 @jax.jit
