@@ -38,7 +38,7 @@ def _settings():
 
 
 CMC = {
-    "num_chains": 4,
+    "num_chains": 2,
     "num_warmup": 200,
     "num_samples": 150,
     "target_accept_prob": 0.8,

@@ -86,7 +86,7 @@ def test_the_summary_holds_what_its_readers_need(done):
         assert row["low"] <= row["median"] <= row["high"]
         assert {"sd", "low", "high"} <= set(row["corrected"])
     sampler = summary["sampler"]
-    assert (sampler["engine"], sampler["chains"]) == ("nuts", 4)
+    assert (sampler["engine"], sampler["chains"]) == ("nuts", 2)
     assert (sampler["draws"], sampler["warmup"]) == (150, 200)
     assert sampler["gradients_per_draw"] >= 1
     assert sampler["seconds_fit"] > 0
@@ -108,7 +108,7 @@ def test_the_draws_are_read_by_xarray(done):
         assert set(posterior.data_vars) == set(ROWS)
         assert set(tree["derived"].data_vars) == set(DERIVED)
         assert set(corrected.data_vars) == {*ROWS, *DERIVED}
-        assert dict(posterior.sizes) == {"chain": 4, "draw": 150}
+        assert dict(posterior.sizes) == {"chain": 2, "draw": 150}
         assert dict(tree["prior"].sizes) == {"chain": 1, "draw": 2000}
         assert {"diverging", "energy", "n_steps", "acceptance_rate", "tree_depth"} <= set(
             tree["sample_stats"].data_vars
