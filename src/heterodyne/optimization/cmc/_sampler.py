@@ -232,11 +232,6 @@ class Sampler:
             new = Steps(
                 *(np.concatenate(pair, axis=1) for pair in zip(state.steps, new, strict=True))
             )
-        if (new.log_density[:, -1] <= -START_ENERGY).any():
-            raise SamplingError(
-                "the posterior density is not finite near the fit",
-                remedy="Check that bounds and priors allow the fitted parameters",
-            )
         state = replace(state, chains=tuple(chain for chain, _ in done), steps=new)
         if sampling or state.n_steps < self.schedule.n_adapt:
             return state
@@ -252,10 +247,10 @@ class Sampler:
         )
         if finished.stage == self.schedule.n_stages:
             return finished
-        kept = steps.z[:, steps.z.shape[1] // 3 :].reshape(-1, self.posterior.size)
+        kept, last = _settled(steps)
         frame = state.frame
         frame = frame.refined(kept) if self.schedule.full_frame else frame.scaled(kept)
-        y = np.asarray(state.frame.place(jnp.asarray(steps.z[:, -1])))
+        y = np.asarray(state.frame.place(jnp.asarray(last)))
         centred = (y - np.asarray(frame.centre))[..., None]
         places = np.linalg.solve(np.asarray(frame.factor), centred)[..., 0]
         step_size = float(np.median(steps.step_size[:, -1]))
@@ -320,3 +315,25 @@ class Sampler:
                 "gradients per draw": round(float(state.steps.n_gradients.mean()), 1),
             }
         return Progress(self.stage, done, warmup + s.n_draws, detail)
+
+
+def _settled(steps: Steps) -> tuple[FloatArray, FloatArray]:
+    """Take what a stage of adaptation teaches.
+
+    A chain that started where the density vanishes, and found no way out, goes on from
+    where another one is.
+
+    Returns:
+        The positions after the first third of the stage, shape (n, d), and where each chain
+        goes on from, shape (chains, d).
+    """
+    found = steps.log_density > -START_ENERGY
+    moved = np.flatnonzero(found[:, -1])
+    if moved.size == 0:
+        raise SamplingError(
+            "the posterior density is not finite near the fit",
+            remedy="Check that bounds and priors allow the fitted parameters",
+        )
+    source = np.where(found[:, -1], np.arange(len(found)), np.resize(moved, len(found)))
+    third = found.shape[1] // 3
+    return steps.z[:, third:][found[:, third:]], steps.z[source, -1]

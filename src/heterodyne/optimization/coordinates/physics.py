@@ -169,6 +169,19 @@ class PhysicsCoordinates:
         places = jnp.concatenate([*y, f2[None], phi0[None]])[_ORDER]
         return places[self.indices]
 
+    def ridge_centred(self, y: ArrayLike) -> FloatArray:
+        """Move points to the centre of f2's conditional prior on the (f0, f2) ridge.
+
+        The data do not change along the ridge, so nothing but the prior is lost or gained.
+
+        Args:
+            y: Coordinates, shape (..., size).
+        """
+        moved = np.array(y, float)
+        if self._on_ridge:
+            moved[..., self.names.index("f2")] = 0.0
+        return moved
+
     def inside(self, parameters: ArrayLike) -> FloatArray:
         """Move parameters off their bounds, by a thousandth of the range at most.
 

@@ -66,7 +66,7 @@ def search(problem: Problem, config: NLSQConfig, on_event: EventSink = ignore_ev
         starts = np.concatenate([kept, points[np.argsort(values)[: max(room, 0)]]])
         found = solve(
             problem,
-            starts,
+            problem.coordinates.ridge_centred(starts),
             prior_weight=1.0,
             max_iterations=_ROUND_ITERATIONS,
             tolerance=config.tolerance,
@@ -77,7 +77,7 @@ def search(problem: Problem, config: NLSQConfig, on_event: EventSink = ignore_ev
     assert found is not None
     final = solve(
         problem,
-        found.best(config.n_starts).y,
+        problem.coordinates.ridge_centred(found.best(config.n_starts).y),
         prior_weight=1.0,
         max_iterations=config.max_iterations,
         tolerance=config.tolerance,
