@@ -9,6 +9,8 @@ RATES = Rates(
     gradient_s=0.01,
     gradient_s_per_pair=1e-6,
     gradients_per_draw=20.0,
+    draws=50,
+    passes=2,
 )
 
 
@@ -17,9 +19,14 @@ def test_pairs_are_those_above_the_diagonal():
 
 
 def test_time_is_compilation_search_and_gradients():
-    cost = predict(1001, 2, 14, 100, rates=RATES)
+    cost = predict(1001, 2, 14, 4, 25, rates=RATES)
     assert cost.fit_s == pytest.approx(11.0)
-    assert cost.sampling_s == pytest.approx(100 * 20 * (0.01 + 1e-6 * 1001 * 1000))
+    assert cost.sampling_s == pytest.approx(2 * 100 * 20 * (0.01 + 1e-6 * 1001 * 1000))
+
+
+def test_passes_mostly_end_before_the_largest_number_of_draws():
+    few, many = (predict(100, 1, 14, 4, n, rates=RATES).sampling_s for n in (50, 5000))
+    assert few == many > 0
 
 
 def test_a_fit_alone_draws_nothing():

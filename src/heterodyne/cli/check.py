@@ -44,12 +44,13 @@ def _examine(config: RunConfig) -> dict[str, Any]:
         for name, p in space.parameters.items()
     }
     physics = [name for name in space.varying_names if space[name].info.is_physical]
-    draws = sampler.num_chains * (sampler.num_warmup + sampler.num_samples)
+    sampled = config.optimization.method == "cmc"
     cost = predict(
         data["n_fitted_frames"],
         len(data["bins"]),
         len(physics),
-        draws if config.optimization.method == "cmc" else 0,
+        sampler.num_chains if sampled else 0,
+        sampler.num_warmup + sampler.num_samples,
     )
     return {
         "data": data,

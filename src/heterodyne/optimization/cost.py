@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Rates:
-    """Measured costs on one core.
+    """Measured costs on two cores.
 
     Attributes:
         compile_s: Compilation of fit and sampler, in s.
@@ -16,14 +16,18 @@ class Rates:
         gradient_s: One gradient of the posterior whatever the data, in s.
         gradient_s_per_pair: One gradient of the posterior for each pair, in s.
         gradients_per_draw: Gradients that one draw takes.
+        draws: Draws of a chain, adaptation included, after which a pass mostly ends.
+        passes: Passes over the data: plain, and corrected for speckle noise.
     """
 
-    compile_s: float = 15.0
+    compile_s: float = 50.0
     search_s: float = 8.0
-    search_s_per_pair: float = 2e-4
-    gradient_s: float = 1.5e-3
-    gradient_s_per_pair: float = 6e-9
-    gradients_per_draw: float = 30.0
+    search_s_per_pair: float = 1.2e-4
+    gradient_s: float = 4e-4
+    gradient_s_per_pair: float = 3e-9
+    gradients_per_draw: float = 13.0
+    draws: int = 900
+    passes: int = 2
 
 
 RATES = Rates()
@@ -54,7 +58,8 @@ def predict(
     n_frames: int,
     n_angles: int,
     n_parameters: int,
-    n_draws: int = 0,
+    n_chains: int = 0,
+    max_draws: int = 0,
     *,
     weighted: bool = False,
     rates: Rates = RATES,
@@ -66,7 +71,8 @@ def predict(
         n_angles: Number of matrices.
         n_parameters: Number of varying physics parameters; the search takes longer the
             more there are.
-        n_draws: Draws of all chains, warm-up included; 0 for a fit alone.
+        n_chains: Number of chains; 0 for a fit alone.
+        max_draws: Largest number of draws of a chain, warm-up included.
         weighted: Whether every pair has a weight of its own.
         rates: Costs of the machine.
     """
@@ -75,10 +81,11 @@ def predict(
     reading = n_angles * n_frames**2 * _BYTES * _READER_COPIES
     share = n_parameters / 14
     search = share * (rates.search_s + rates.search_s_per_pair * pairs)
+    n_draws = n_chains * min(max_draws, rates.draws)
     gradient = rates.gradient_s + rates.gradient_s_per_pair * pairs
     return Cost(
         n_pairs=pairs,
         memory_bytes=_BASE_BYTES + blocks + reading,
         fit_s=rates.compile_s + search,
-        sampling_s=n_draws * rates.gradients_per_draw * gradient,
+        sampling_s=rates.passes * n_draws * rates.gradients_per_draw * gradient,
     )
