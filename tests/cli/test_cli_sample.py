@@ -106,7 +106,17 @@ def test_a_wide_table_stays_on_the_page(run, run_file, pipeline):
     pipeline(lambda: summary(rows=[row("v0", corrected=wide, unit="Å²/s^(1+alpha)") | wide]))
     lines = run("sample", run_file).out.partition("Report: ")[0].splitlines()
     assert max(map(len, lines)) <= 100
-    assert lines[4].split() == "name median plain 95 % corrected 95 % unit".split()
+    assert lines[4].split() == [
+        "name",
+        "median",
+        "plain",
+        "95",
+        "%",
+        "corrected",
+        "95",
+        "%",
+        "unit",
+    ]
 
 
 def test_a_run_that_has_not_converged_is_reported_with_code_3(run, run_file, pipeline, tmp_path):

@@ -17,6 +17,7 @@ from heterodyne.optimization.posterior import Posterior, Unknowns
 from heterodyne.optimization.problem import Problem
 from heterodyne.optimization.sandwich import (
     SpeckleNoise,
+    absorbed_share,
     adjust,
     adjustment,
     score_covariance,
@@ -315,3 +316,24 @@ def test_shot_noise_alone_needs_no_adjustment():
     )
     found = adjustment(posterior, y, problem.data, alone, sigma)
     np.testing.assert_allclose(found.matrix, np.eye(len(y)), atol=1e-3)
+
+
+def test_absorbed_share_is_what_least_squares_takes_from_the_noise():
+    rng = np.random.default_rng(6)
+    slopes, noise = rng.normal(size=(30, 4)), rng.normal(size=(30, 40)) / 7.0
+    covariance = noise @ noise.T
+    projection = slopes @ np.linalg.pinv(slopes)
+    total = np.trace(covariance)
+    share = np.trace(projection @ covariance) / total
+    # F and V in units of a sigma for which the sum of squares is 30 sigma**2.
+    sigma = np.sqrt(total / 30)
+    found = absorbed_share(
+        slopes.T @ slopes / sigma**2, slopes.T @ covariance @ slopes / sigma**4, 30
+    )
+    assert found == pytest.approx(share)
+    assert 0.02 < share < 0.5
+
+
+def test_absorbed_share_passes_over_what_the_data_leave_open():
+    slopes = np.diag([2.0, 0.0])
+    assert absorbed_share(slopes, 3.0 * slopes, 100) == pytest.approx(0.03)
