@@ -181,7 +181,7 @@ def positive(rng, n):
     return a @ a.T
 
 
-NO_PRIOR = np.zeros(4)
+NO_PRIOR = np.zeros((4, 4))
 
 
 def information_and_variance(seed):
@@ -235,16 +235,56 @@ def test_directions_without_information_stay(unit):
     information = seen @ inner @ seen.T
     variance = seen @ (inner + 30.0 * positive(rng, 2)) @ seen.T
     open_ = np.linalg.svd(seen.T)[2][2:].T
-    matrix, adjusted = adjust(information, variance, np.full(4, unit))
+    matrix, adjusted = adjust(information, variance, unit * np.eye(4))
     np.testing.assert_allclose(matrix @ open_, open_, atol=1e-3)
     np.testing.assert_allclose(adjusted @ open_, 0.0, atol=1e-3)
 
 
 def test_a_coordinate_that_nothing_informs_is_left_alone():
     information, variance = np.diag([4.0, 0.0]), np.diag([100.0, 0.0])
-    matrix, adjusted = adjust(information, variance, np.array([1.0, 1.0]))
+    matrix, adjusted = adjust(information, variance, 1e-6 * np.eye(2))
     np.testing.assert_allclose(matrix, np.diag([0.2, 1.0]), rtol=1e-5)
     np.testing.assert_allclose(adjusted, np.diag([0.16, 0.0]), rtol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_map_shrinks_in_the_metric_of_the_posterior(seed):
+    information, variance = information_and_variance(seed)
+    prior = 10.0 ** np.random.default_rng(seed).uniform(-2, 2) * positive(
+        np.random.default_rng(300 + seed), 4
+    )
+    matrix, adjusted = adjust(information, variance, prior)
+    both = information + prior
+    expected = both @ np.linalg.solve(variance + prior, both)
+    np.testing.assert_allclose(matrix.T @ both @ matrix, expected, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(matrix.T @ information @ matrix, adjusted, rtol=1e-10, atol=1e-10)
+    lower = np.linalg.cholesky(both)
+    inner = lower.T @ matrix @ np.linalg.inv(lower.T)
+    np.testing.assert_allclose(inner, inner.T, atol=1e-8)
+    factors = np.linalg.eigvalsh(0.5 * (inner + inner.T))
+    assert factors.min() > 0
+    assert factors.max() <= 1.0 + 1e-9
+
+
+def test_what_the_prior_lacks_in_curvature_does_not_count():
+    information, variance = np.diag([1.0, 4.0]), np.diag([4.0, 16.0])
+    matrix, _ = adjust(information, variance, np.diag([-0.5, 5.0]))
+    np.testing.assert_allclose(matrix, np.diag([0.5, np.sqrt(9.0 / 21.0)]), rtol=1e-9)
+
+
+@pytest.mark.parametrize("parameters", [1, 4])
+def test_the_absorbed_share_is_that_of_a_linear_fit(parameters):
+    # Errors of a straight or cubic fit with correlated noise of variance 1.
+    rng = np.random.default_rng(0)
+    n = 60
+    lags = np.abs(np.subtract.outer(np.arange(n), np.arange(n)))
+    noise = np.exp(-lags / 5.0)
+    design = np.vander(np.linspace(-1, 1, n), parameters) * 10.0 ** rng.uniform(-3, 3, parameters)
+    projector = design @ np.linalg.pinv(design)
+    expected = np.trace(projector @ noise) / n
+    found = absorbed_share(design.T @ design, design.T @ noise @ design, n)
+    assert found == pytest.approx(expected, rel=1e-6)
+    assert absorbed_share(design.T @ design, 1e9 * design.T @ design, n) == 0.5
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -262,7 +302,7 @@ def test_intervals_cover_what_they_say_for_linear_models(seed):
         rest = pull - np.eye(4)
         return stated, pull @ scatter @ pull.T + rest @ np.linalg.inv(prior) @ rest.T
 
-    _, adjusted = adjust(information, variance, np.diagonal(prior))
+    _, adjusted = adjust(information, variance, NO_PRIOR)
     stated, error = posterior_and_error(adjusted)
     np.testing.assert_allclose(stated, error, rtol=1e-5, atol=1e-7)
     stated, error = posterior_and_error(information)
@@ -277,32 +317,36 @@ def small_posterior():
     return problem, posterior, np.asarray(posterior.inverse(unknowns)), noise
 
 
-def test_adjustment_is_the_sandwich_in_sampling_coordinates():
+@pytest.mark.parametrize("estimated", [False, True])
+def test_adjustment_is_the_sandwich_in_sampling_coordinates(estimated):
     problem, posterior, y, noise = small_posterior()
-    sigma = 1e-3
+    noise, sigma = replace(noise, estimated=estimated), 0.04
 
     def scales_at(shift):
         return np.asarray(posterior.forward(jnp.asarray(y + shift))[0].scaling)
 
     slopes = [(scales_at(d) - scales_at(-d)) @ np.eye(4)[k] / 2e-5 for k, d in enumerate(STEPS)]
     jacobian = jacobian_of(problem) * np.concatenate([np.ones(3), slopes])
-    information = jacobian.T @ jacobian / sigma**2
+    prior_curvature = jax.jit(lambda x: posterior.prior_curvature(x, sigma))
+    prior = np.asarray(prior_curvature(y))[:-1, :-1]
+    assert np.linalg.eigvalsh(prior).min() > 0
     pairs = covariance_of_pairs(small_centre(), problem, noise)
+    if estimated:
+        absorbed = np.trace(np.linalg.pinv(jacobian) @ pairs @ jacobian) / sigma**2 / len(jacobian)
+        assert 0.0 < absorbed < 0.5
+        pairs = pairs / (1.0 - absorbed)
+    information = jacobian.T @ jacobian / sigma**2
     variance = jacobian.T @ pairs @ jacobian / sigma**4
-    scale = 1.0 / np.sqrt(np.diagonal(information))
-    assert np.linalg.eigvalsh((variance - information) * scale[:, None] * scale).min() > 0
+    both = information + prior
+    expected = both @ np.linalg.solve(variance + prior, both)
+    assert np.linalg.eigvalsh(variance - information).min() > 0
     found = adjustment(posterior, y, problem.data, noise, sigma)
-    expected = information @ np.linalg.solve(variance, information)
-    size = np.sqrt(np.diagonal(expected))
-    np.testing.assert_allclose(
-        found.information / size[:, None] / size, expected / size[:, None] / size, atol=1e-5
-    )
     inner = found.matrix[:-1, :-1]
-    np.testing.assert_allclose(
-        (inner.T @ information @ inner) / size[:, None] / size,
-        expected / size[:, None] / size,
-        atol=1e-5,
-    )
+    size = np.sqrt(np.diagonal(expected))
+    outer = size[:, None] * size
+    np.testing.assert_allclose(inner.T @ both @ inner / outer, expected / outer, atol=1e-5)
+    of_data = inner.T @ information @ inner
+    np.testing.assert_allclose(found.information / outer, of_data / outer, atol=1e-5)
     np.testing.assert_array_equal(found.matrix[-1], np.eye(8)[-1])
     np.testing.assert_array_equal(found.matrix[:, -1], np.eye(8)[-1])
     np.testing.assert_array_equal(found.centre, y)
@@ -312,7 +356,10 @@ def test_shot_noise_alone_needs_no_adjustment():
     problem, posterior, y, noise = small_posterior()
     sigma, level = 0.01, 1e5
     alone = replace(
-        noise, shot_noise=(level,) * 2, effective_speckles=((level + 0.2) ** 2 / sigma**2,) * 2
+        noise,
+        estimated=False,
+        shot_noise=(level,) * 2,
+        effective_speckles=((level + 0.2) ** 2 / sigma**2,) * 2,
     )
     found = adjustment(posterior, y, problem.data, alone, sigma)
     np.testing.assert_allclose(found.matrix, np.eye(len(y)), atol=1e-3)
