@@ -51,7 +51,7 @@ def command(
 
 
 def _fit(config: RunConfig, data: TwoTimeData, on_event: EventSink) -> dict[str, Any]:
-    from heterodyne.optimization.cmc._pipeline import fit_run
+    from heterodyne.optimization.bind import fit_run
     from heterodyne.optimization.nlsq.record import fit_record
 
     return fit_record(fit_run(config, data, on_event).result)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +19,9 @@ from heterodyne.optimization.nlsq.config import NLSQConfig
 from heterodyne.optimization.nlsq.core import Fit, fit_problem
 from heterodyne.optimization.problem import Problem
 from heterodyne.optimization.scaling import Scaling, ScalingMode
+
+if TYPE_CHECKING:
+    from heterodyne.config.schema import RunConfig
 
 
 def bind(
@@ -83,6 +87,14 @@ def fit_scaled(
     )
     contrast, offset = first.contrast[0].tolist(), first.offset[0].tolist()
     return fitted(Scaling.of(mode, space, n_angles, contrast=contrast, offset=offset))
+
+
+def fit_run(config: RunConfig, data: TwoTimeData, on_event: EventSink = ignore_events) -> Fit:
+    """Fit the data of a run file by least squares, as its settings say."""
+    settings = config.cmc_config()
+    mode = ScalingMode.parse(settings.get_effective_per_angle_mode(data.n_angles))
+    problem = bind(data, config.parameter_space())
+    return fit_scaled(problem, mode, NLSQConfig.of(config.optimization.nlsq), on_event)
 
 
 def _angles(data: TwoTimeData) -> FloatArray:

@@ -15,7 +15,7 @@ from heterodyne._events import EventSink, Message, ignore_events
 from heterodyne.data import TwoTimeData
 from heterodyne.io import run_folder
 from heterodyne.io.run_folder import RunFolder
-from heterodyne.optimization.bind import bind, fit_scaled
+from heterodyne.optimization.bind import fit_run
 from heterodyne.optimization.cmc import _record
 from heterodyne.optimization.cmc._analysis import (
     PASSES,
@@ -27,10 +27,7 @@ from heterodyne.optimization.cmc._analysis import (
 from heterodyne.optimization.cmc._checkpoint import from_arrays, to_arrays
 from heterodyne.optimization.cmc._sampler import Sampler, SamplerState
 from heterodyne.optimization.cmc._verdict import Verdict
-from heterodyne.optimization.nlsq.config import NLSQConfig
-from heterodyne.optimization.nlsq.core import Fit
 from heterodyne.optimization.nlsq.record import fit_record
-from heterodyne.optimization.scaling import ScalingMode
 
 if TYPE_CHECKING:
     from heterodyne.config.schema import RunConfig
@@ -47,14 +44,6 @@ class Finished:
 
     verdict: Verdict
     summary: Mapping[str, Any]
-
-
-def fit_run(config: RunConfig, data: TwoTimeData, on_event: EventSink = ignore_events) -> Fit:
-    """Fit the data of a run file by least squares, as its settings say."""
-    settings = config.cmc_config()
-    mode = ScalingMode.parse(settings.get_effective_per_angle_mode(data.n_angles))
-    problem = bind(data, config.parameter_space())
-    return fit_scaled(problem, mode, NLSQConfig.of(config.optimization.nlsq), on_event)
 
 
 def run(

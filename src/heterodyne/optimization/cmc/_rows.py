@@ -99,7 +99,7 @@ def make_rows(
     space: ParameterSpace,
     derived: Derived,
 ) -> tuple[Row, ...]:
-    """Summarise draws.
+    """Summarise draws; a quantity whose parameters are all fixed has no row.
 
     Args:
         plain: Draws for independent errors.
@@ -114,6 +114,8 @@ def make_rows(
     rows = []
     for name, about in _descriptions(plain, space, derived):
         x = values[name]
+        if not _varies(x):
+            continue
         y = stretched.get(name)
         contraction = _contraction(x if y is None else y, before[name])
         rows.append(
@@ -145,6 +147,11 @@ def _interval(x: FloatArray) -> dict[str, float]:
     low, median, high = (float(v) for v in np.quantile(x, (0.025, 0.5, 0.975)))
     spread = {"mean": float(x.mean()), "sd": float(x.std(ddof=1))}
     return spread | {"median": median, "low": low, "high": high}
+
+
+def _varies(x: FloatArray) -> bool:
+    """Whether draws differ by more than rounding, as those of a held curve do not."""
+    return bool(np.ptp(x) > 1e-12 * np.abs(x).max())
 
 
 def _contraction(posterior: FloatArray, prior: FloatArray) -> float:

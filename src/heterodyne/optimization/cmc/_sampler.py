@@ -245,15 +245,17 @@ class Sampler:
             warmup_steps=state.warmup_steps + steps.z.shape[1],
             warmup_gradients=state.warmup_gradients + int(steps.n_gradients.sum()),
         )
+        step_size = float(np.median(steps.step_size[:, -1]))
         if finished.stage == self.schedule.n_stages:
-            return finished
+            # One chain of few adaptation steps may end with a step size that is far off.
+            chains = tuple(_with_step_size(chain, step_size) for chain in state.chains)
+            return replace(finished, chains=chains)
         kept, last = _settled(steps)
         frame = state.frame
         frame = frame.refined(kept) if self.schedule.full_frame else frame.scaled(kept)
         y = np.asarray(state.frame.place(jnp.asarray(last)))
         centred = (y - np.asarray(frame.centre))[..., None]
         places = np.linalg.solve(np.asarray(frame.factor), centred)[..., 0]
-        step_size = float(np.median(steps.step_size[:, -1]))
         return self._started(replace(finished, frame=frame), list(places), step_size)
 
     def finished(self, state: SamplerState) -> bool:
@@ -315,6 +317,11 @@ class Sampler:
                 "gradients per draw": round(float(state.steps.n_gradients.mean()), 1),
             }
         return Progress(self.stage, done, warmup + s.n_draws, detail)
+
+
+def _with_step_size(chain: HMCState, step_size: float) -> HMCState:
+    used = jnp.full_like(chain.adapt_state.step_size, step_size)
+    return chain._replace(adapt_state=chain.adapt_state._replace(step_size=used))
 
 
 def _settled(steps: Steps) -> tuple[FloatArray, FloatArray]:

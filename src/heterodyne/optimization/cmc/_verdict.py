@@ -76,12 +76,12 @@ def judge(
 
 
 def _convergence(d: Diagnosis, limits: Thresholds) -> Iterator[str]:
-    chains = f"{len(d.bfmi)} chains" if len(d.bfmi) > 1 else "one chain"
+    who = "chains" if len(d.bfmi) > 1 else "halves of the one chain"
     name, r_hat = d.worst_r_hat
     if r_hat <= limits.r_hat:
-        yield f"The {chains} agree: the largest R-hat is {r_hat:.3f} (allowed {limits.r_hat:g})."
+        yield f"The {who} agree: the largest R-hat is {r_hat:.3f} (allowed {limits.r_hat:g})."
     else:
-        yield (f"The {chains} disagree: R-hat of {name} is {r_hat:.3f} (allowed {limits.r_hat:g}).")
+        yield (f"The {who} disagree: R-hat of {name} is {r_hat:.3f} (allowed {limits.r_hat:g}).")
     for what, (name, ess) in (("bulk", d.worst_ess_bulk), ("tail", d.worst_ess_tail)):
         enough = ess >= limits.ess
         yield (
