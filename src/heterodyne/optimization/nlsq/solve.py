@@ -30,6 +30,10 @@ from heterodyne.optimization.scaling import Scaling
 _STATIC = ("coordinates", "scaling")
 _LARGEST_DAMPING = 1e12
 _TRACE_OF_PRIOR = 1e-3
+# Creeping along a valley that the data leave open ends when so many iterations together
+# gain less than so many times the tolerance.
+_PATIENCE = 25
+_STANDSTILL = 100.0
 
 
 class _Derivatives(NamedTuple):
@@ -70,7 +74,7 @@ class Solutions(NamedTuple):
         floor: Information of the priors on each coordinate, shape (n_starts, p).
         contrast: Contrast of each angle, shape (n_starts, n_angles).
         offset: Offset of each angle, shape (n_starts, n_angles).
-        converged: Whether the predicted decrease fell below the tolerance.
+        converged: Whether no decrease worth speaking of was left.
     """
 
     y: FloatArray
@@ -200,7 +204,8 @@ def solve(
         prior_weight: 1 for the posterior mode, 0 for least squares.
         max_iterations: Largest number of iterations.
         tolerance: A start has converged when its predicted decrease, in units of
-            chi-square, is below this.
+            chi-square, is below this, or when many iterations together have gained little
+            more.
     """
     parts = (jnp.asarray(prior_weight), problem.data, problem.coordinates, problem.scaling)
     y = jnp.asarray(starts)
@@ -211,13 +216,18 @@ def solve(
     usable = np.asarray(jnp.isfinite(first.objective))
     converged = np.zeros(y.shape[0], bool)
     stuck = ~usable
-    for _ in range(max_iterations):
+    before = np.asarray(state.at.objective)
+    for k in range(1, max_iterations + 1):
         trial, predicted = _propose(state)
         converged |= np.asarray(predicted < tolerance) & usable
         if (converged | stuck).all():
             break
         state = _update(state, trial, predicted, _differentiate(trial, *parts))
         stuck |= np.asarray(state.damping >= _LARGEST_DAMPING)
+        if k % _PATIENCE == 0:
+            now = np.asarray(state.at.objective)
+            converged |= (before - now < _STANDSTILL * tolerance) & usable
+            before = now
     objective = np.where(usable, np.asarray(state.at.objective), np.inf)
     at = state.at
     return Solutions(
