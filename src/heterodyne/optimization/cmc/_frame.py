@@ -64,7 +64,9 @@ def posterior_mode(posterior: Posterior, fit: Fit) -> FloatArray:
     scaling = posterior.inside(np.asarray(posterior.scaling.collapse(*scales)))
     sigma = np.sqrt(modes.squares[0] / fit.problem.degrees_of_freedom)
     tail = np.asarray(posterior.unbend_scaling(scaling))
-    return np.concatenate([modes.y[0], tail, [np.log(sigma)]])
+    # The fit has nothing to go by along the ridge, and may end far out on it.
+    physics = posterior.coordinates.ridge_centred(modes.y[0])
+    return np.concatenate([physics, tail, [np.log(sigma)]])
 
 
 def laplace_frame(
