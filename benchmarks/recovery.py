@@ -13,6 +13,7 @@ import numpy as np
 
 from heterodyne._typing import FloatArray
 from heterodyne.config.parameter_names import PHYSICS_PARAM_NAMES
+from heterodyne.config.parameter_registry import DEFAULT_REGISTRY
 from heterodyne.config.parameter_space import ParameterSpace
 from heterodyne.core._jax import jnp
 from heterodyne.core.likelihood import expand_squares, pack_pairs, sums
@@ -73,11 +74,10 @@ def draw_experiment(seed: int) -> tuple[Experiment, FloatArray, FloatArray, floa
     values: dict[str, float] = {}
     for component in ("ref", "sample"):
         level = 1.0 / (Q**2 * DT * np.exp(rng.uniform(np.log(10.0), np.log(100.0))))
-        values |= _power_law(level, rng, (f"D0_{component}", f"alpha_{component}"), t)
-        values[f"D_offset_{component}"] = level - values.pop("amplitude")
+        names = (f"D0_{component}", f"alpha_{component}", f"D_offset_{component}")
+        values |= _power_law(level, rng, names, t)
     speed = np.exp(rng.uniform(np.log(3.0), np.log(35.0))) / (Q * DT * N_FRAMES)
-    values |= _power_law(speed, rng, ("v0", "beta"), t)
-    values["v_offset"] = speed - values.pop("amplitude")
+    values |= _power_law(speed, rng, ("v0", "beta", "v_offset"), t)
     values |= _fraction(rng, t) | {"phi0": rng.uniform(-8.0, 8.0)}
     parameters = np.array([values[n] for n in PHYSICS_PARAM_NAMES])
     experiment = Experiment(parameters, N_FRAMES, DT, Q, ANGLES)
@@ -87,13 +87,17 @@ def draw_experiment(seed: int) -> tuple[Experiment, FloatArray, FloatArray, floa
 
 
 def _power_law(
-    level: float, rng: np.random.Generator, names: tuple[str, str], t: FloatArray
+    level: float, rng: np.random.Generator, names: tuple[str, str, str], t: FloatArray
 ) -> dict[str, float]:
-    """Split a mid-window level into a power law, and an offset of up to 30 % of the level."""
+    """Split a mid-window level into a power law and an offset.
+
+    The offset comes from its default prior, within 30 % of the level.
+    """
     exponent = rng.uniform(-1.0, 1.0)
-    amplitude = level * rng.uniform(0.7, 1.3)
-    prefactor = amplitude * t[t.size // 2] ** -exponent
-    return {names[0]: prefactor, names[1]: exponent, "amplitude": amplitude}
+    width = DEFAULT_REGISTRY[names[2]].prior_std
+    offset = float(np.clip(rng.normal(scale=width), -0.3 * level, 0.3 * level))
+    prefactor = (level - offset) * t[t.size // 2] ** -exponent
+    return {names[0]: prefactor, names[1]: exponent, names[2]: offset}
 
 
 def _fraction(rng: np.random.Generator, t: FloatArray) -> dict[str, float]:

@@ -84,6 +84,8 @@ def _known(names: tuple[str, ...], parameters: dict[str, float]) -> list[str]:
     found = []
     if "f0" in names and "f2" in names:
         found.append("The data inform f0·exp(−f1·f2), not f0 and f2 apart.")
+    if "v0" in names and "v_offset" in names:
+        found.append("The data inform the velocity up to its sign: v and −v look the same.")
     pairs = (
         ("D0_ref", "alpha_ref", "D_offset_ref", "J of the reference"),
         ("D0_sample", "alpha_sample", "D_offset_sample", "J of the sample"),
