@@ -20,7 +20,7 @@ from heterodyne.optimization.coordinates.curves import EXPONENTS, OFFSETS, PREFA
 from heterodyne.optimization.coordinates.physics import PhysicsCoordinates
 from heterodyne.optimization.nlsq.config import NLSQConfig
 from heterodyne.optimization.nlsq.solve import Solutions, objective_value, solve
-from heterodyne.optimization.nlsq.starts import starting_points
+from heterodyne.optimization.nlsq.starts import starting_points, to_coordinates
 from heterodyne.optimization.problem import Problem
 from heterodyne.optimization.scaling import Scaling
 
@@ -75,15 +75,44 @@ def search(problem: Problem, config: NLSQConfig, on_event: EventSink = ignore_ev
         points = _neighbours(problem, kept, config.n_candidates, rng)
     on_event(Progress("search", config.n_rounds, config.n_rounds + 1))
     assert found is not None
-    final = solve(
+    starts = problem.coordinates.ridge_centred(found.best(config.n_starts).y)
+    final = _polished(problem, starts, config)
+    # A long step may end so deep in a wall that no gradient leads back.
+    final = _lower(final, _polished(problem, _off_walls(problem, final.y), config))
+    on_event(Progress("search", config.n_rounds + 1, config.n_rounds + 1))
+    return final.best(config.n_starts)
+
+
+def _polished(problem: Problem, starts: FloatArray, config: NLSQConfig) -> Solutions:
+    return solve(
         problem,
-        problem.coordinates.ridge_centred(found.best(config.n_starts).y),
+        starts,
         prior_weight=1.0,
         max_iterations=config.max_iterations,
         tolerance=config.tolerance,
     )
-    on_event(Progress("search", config.n_rounds + 1, config.n_rounds + 1))
-    return final.best(config.n_starts)
+
+
+def _off_walls(problem: Problem, y: FloatArray) -> FloatArray:
+    """Move points that have come too close to a bound off it, shape (n, p)."""
+    parameters = np.asarray(_parameters(jnp.asarray(y), problem.coordinates))
+    return to_coordinates(problem.coordinates.inside(parameters), problem.coordinates)
+
+
+@partial(jax.jit, static_argnames="coordinates")
+def _parameters(y: JaxArray, coordinates: PhysicsCoordinates) -> JaxArray:
+    return jax.vmap(lambda row: coordinates.forward(row)[0])(y)
+
+
+def _lower(first: Solutions, second: Solutions) -> Solutions:
+    """Take for each start the solution with the lower objective."""
+    better = second.objective < first.objective
+    return Solutions(
+        *(
+            np.where(better.reshape(-1, *[1] * (x.ndim - 1)), y, x)
+            for x, y in zip(first, second, strict=True)
+        )
+    )
 
 
 def _distinct(found: Solutions, count: int) -> FloatArray:

@@ -8,7 +8,7 @@ import numpy as np
 
 from heterodyne._typing import FloatArray, JaxArray
 from heterodyne.config.parameter_names import PHYSICS_PARAM_NAMES
-from heterodyne.core._jax import jax
+from heterodyne.core._jax import jax, jnp
 from heterodyne.core.likelihood import PairData
 from heterodyne.optimization.coordinates.physics import PhysicsCoordinates
 from heterodyne.optimization.problem import Problem
@@ -44,8 +44,12 @@ def starting_points(problem: Problem, count: int, rng: np.random.Generator) -> F
     drawn = _draw(problem.data, count - 1, rng)
     for k, name in enumerate(PHYSICS_PARAM_NAMES):
         points[1:, k] = drawn[name]
-    points = problem.coordinates.inside(points)
-    return np.asarray(_inverse(points, problem.coordinates))
+    return to_coordinates(problem.coordinates.inside(points), problem.coordinates)
+
+
+def to_coordinates(parameters: FloatArray, coordinates: PhysicsCoordinates) -> FloatArray:
+    """Map parameters inside their bounds, shape (n, 14), to coordinates, shape (n, p)."""
+    return np.asarray(_inverse(jnp.asarray(parameters), coordinates))
 
 
 @partial(jax.jit, static_argnames="coordinates")
