@@ -66,7 +66,7 @@ def search(problem: Problem, config: NLSQConfig, on_event: EventSink = ignore_ev
         starts = np.concatenate([kept, points[np.argsort(values)[: max(room, 0)]]])
         found = solve(
             problem,
-            problem.coordinates.ridge_centred(starts),
+            _off_walls(problem, problem.coordinates.ridge_centred(starts)),
             prior_weight=1.0,
             max_iterations=_ROUND_ITERATIONS,
             tolerance=config.tolerance,
@@ -76,19 +76,22 @@ def search(problem: Problem, config: NLSQConfig, on_event: EventSink = ignore_ev
     on_event(Progress("search", config.n_rounds, config.n_rounds + 1))
     assert found is not None
     starts = problem.coordinates.ridge_centred(found.best(config.n_starts).y)
-    final = _polished(problem, starts, config)
+    final = _polished(problem, starts, config, 2 * _ROUND_ITERATIONS)
     # A long step may end so deep in a wall that no gradient leads back.
-    final = _lower(final, _polished(problem, _off_walls(problem, final.y), config))
+    off_walls = _off_walls(problem, final.y)
+    final = _lower(final, _polished(problem, off_walls, config, config.max_iterations))
     on_event(Progress("search", config.n_rounds + 1, config.n_rounds + 1))
     return final.best(config.n_starts)
 
 
-def _polished(problem: Problem, starts: FloatArray, config: NLSQConfig) -> Solutions:
+def _polished(
+    problem: Problem, starts: FloatArray, config: NLSQConfig, max_iterations: int
+) -> Solutions:
     return solve(
         problem,
         starts,
         prior_weight=1.0,
-        max_iterations=config.max_iterations,
+        max_iterations=max_iterations,
         tolerance=config.tolerance,
     )
 
