@@ -129,7 +129,7 @@ def pack_pairs(
         n_pairs=jnp.asarray((full > 0).sum((1, 2))),
         residue=jnp.asarray(np.einsum("aij,aij->a", full, centred)),
         square=jnp.asarray(np.einsum("aij,aij,aij->a", full, centred, centred)),
-        lag_mean=jnp.asarray(_lag_mean(full, centred) + baseline[:, None]),
+        lag_mean=jnp.asarray(mean_by_lag(full, centred) + baseline[:, None]),
         noise=jnp.asarray(_local_noise(full, centred)),
     )
 
@@ -161,7 +161,16 @@ def _local_noise(weights: FloatArray, values: FloatArray) -> FloatArray:
     return 0.5 * np.sqrt(np.where(whole, mixed**2, 0.0).sum((1, 2)) / count)
 
 
-def _lag_mean(weights: FloatArray, values: FloatArray) -> FloatArray:
+def mean_by_lag(weights: FloatArray, values: FloatArray) -> FloatArray:
+    """Weighted mean of the pairs at each lag in frames, NaN where there is none.
+
+    Args:
+        weights: Weight of each pair, zero on the diagonal, shape (n, N, N).
+        values: Finite values of the pairs, shape (n, N, N).
+
+    Returns:
+        Array of shape (n, N).
+    """
     n = weights.shape[-1]
     products = weights * values
     mean = np.full(weights.shape[:2], np.nan)

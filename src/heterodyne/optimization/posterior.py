@@ -69,13 +69,14 @@ class Posterior:
         return len(self.names)
 
     @cached_property
-    def _scaling_names(self) -> tuple[str, ...]:
+    def scaling_kinds(self) -> tuple[str, ...]:
+        """``contrast`` or ``offset`` for each unknown of the scaling."""
         return ("contrast",) * self.scaling.contrast.free + ("offset",) * self.scaling.offset.free
 
     @cached_property
     def _walls(self) -> tuple[FloatArray, FloatArray, FloatArray]:
         low, high = (
-            np.array([getattr(self.space[n], end) for n in self._scaling_names])
+            np.array([getattr(self.space[n], end) for n in self.scaling_kinds])
             for end in ("min", "max")
         )
         return low, high, WALL * (high - low)
@@ -118,7 +119,7 @@ class Posterior:
             noise_scale: Estimate of sigma that scales its half-normal prior.
         """
         physics = LogPrior.of(self.space, self.coordinates.names)
-        scales = LogPrior.of(self.space, self._scaling_names)
+        scales = LogPrior.of(self.space, self.scaling_kinds)
         width = self.sigma_width(noise_scale)
         sigma = -0.5 * (unknowns.sigma / width) ** 2 - jnp.log(width)
         return (

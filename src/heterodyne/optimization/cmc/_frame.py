@@ -114,9 +114,8 @@ def _standardised_slopes(y: JaxArray, posterior: Posterior) -> JaxArray:
     Returns:
         Array of shape (d - 1, d - 1).
     """
-    scaling = posterior.scaling
-    scales = ("contrast",) * scaling.contrast.free + ("offset",) * scaling.offset.free
-    parameters = [posterior.space[n] for n in (*posterior.coordinates.names, *scales)]
+    names = (*posterior.coordinates.names, *posterior.scaling_kinds)
+    parameters = [posterior.space[n] for n in names]
     logarithmic = np.array([p.info.log_space for p in parameters], bool)
     widths = np.array([_prior_width(p) for p in parameters])
 

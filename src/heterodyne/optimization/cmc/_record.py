@@ -12,6 +12,7 @@ import xarray
 from heterodyne._typing import FloatArray
 from heterodyne.core._jax import jnp
 from heterodyne.core.correlation import correlation_matrix
+from heterodyne.core.likelihood import mean_by_lag
 from heterodyne.data import TwoTimeData
 from heterodyne.optimization.cmc._analysis import Analysis
 from heterodyne.optimization.cmc._diagnostics import THRESHOLDS
@@ -167,19 +168,6 @@ def maps(fit: Fit, data: TwoTimeData) -> dict[str, np.ndarray]:
         "t": block_means(residual[:1], data.t)[1],
         "phi": np.asarray(packed.phi),
         "lags": lags,
-        "lag_measured": _lag_means(np.where(used, data.c2, np.nan)),
-        "lag_model": _lag_means(np.where(used, model, np.nan)),
+        "lag_measured": np.asarray(packed.lag_mean)[:, 1:],
+        "lag_model": mean_by_lag(np.broadcast_to(used, model.shape).astype(float), model)[:, 1:],
     }
-
-
-def _lag_means(matrices: FloatArray) -> FloatArray:
-    """Mean over the fitted pairs at each lag, NaN where there is none, (n, N - 1)."""
-    n, N, _ = matrices.shape
-    means = np.full((n, N - 1), np.nan)
-    for lag in range(1, N):
-        values = np.diagonal(matrices, lag, 1, 2)
-        known = np.isfinite(values)
-        count = known.sum(axis=1)
-        total = np.where(known, values, 0.0).sum(axis=1)
-        means[:, lag - 1] = np.where(count > 0, total / np.maximum(count, 1), np.nan)
-    return means
