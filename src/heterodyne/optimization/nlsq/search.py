@@ -62,8 +62,7 @@ def search(problem: Problem, config: NLSQConfig, on_event: EventSink = ignore_ev
             ),
             nan=np.inf,
         )
-        room = config.n_starts - kept.shape[0]
-        starts = np.concatenate([kept, points[np.argsort(values)[: max(room, 0)]]])
+        starts = np.concatenate([kept, points[np.argsort(values)]])[: config.n_starts]
         found = solve(
             problem,
             _off_walls(problem, problem.coordinates.ridge_centred(starts)),
@@ -71,8 +70,11 @@ def search(problem: Problem, config: NLSQConfig, on_event: EventSink = ignore_ev
             max_iterations=_ROUND_ITERATIONS,
             tolerance=config.tolerance,
         )
-        kept = _distinct(found, max(1, config.n_starts // 4))
-        points = _neighbours(problem, kept, config.n_candidates, rng)
+        best = _distinct(found, max(1, config.n_starts // 4))
+        points = _neighbours(problem, best, config.n_candidates, rng)
+        # Screening never prefers the other assignment of the components, which needs some
+        # steps before it is the better one.
+        kept = np.concatenate([best, _exchanged_points(problem, best)])
     on_event(Progress("search", config.n_rounds, config.n_rounds + 1))
     assert found is not None
     starts = problem.coordinates.ridge_centred(found.best(config.n_starts).y)
@@ -150,6 +152,12 @@ def _neighbours(
         exchange = rng.uniform(size=y.shape[0]) < 0.15
         moved = np.where(exchange[:, None], _exchanged(moved), moved)
     return moved[:, coordinates.indices][:count]
+
+
+def _exchanged_points(problem: Problem, y: FloatArray) -> FloatArray:
+    """Points with the two components exchanged, none where a parameter is fixed."""
+    complete = problem.coordinates.size == len(PHYSICS_PARAM_NAMES)
+    return _exchanged(y) if complete else y[:0]
 
 
 def _spread(y: FloatArray, problem: Problem) -> FloatArray:
