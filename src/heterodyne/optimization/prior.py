@@ -11,7 +11,7 @@ from scipy.special import log_ndtr
 
 from heterodyne._typing import FloatArray, JaxArray
 from heterodyne.config.parameter_space import Parameter, ParameterSpace, PriorKind
-from heterodyne.core._jax import jnp
+from heterodyne.core._jax import jax, jnp
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,10 @@ class LogPrior:
         positive = jnp.where(c["lognormal"], values, 1.0)
         axis = jnp.where(c["lognormal"], jnp.log(positive), values)
         return (axis - c["loc"]) * c["precision"]
+
+    def standardised_slopes(self, values: JaxArray) -> JaxArray:
+        """Derivatives of the standardised distances by the values, shape (n,)."""
+        return jax.jvp(self.standardised, (values,), (jnp.ones_like(values),))[1]
 
     def __call__(self, values: JaxArray) -> JaxArray:
         """Return the log density at values inside the bounds, scalar.

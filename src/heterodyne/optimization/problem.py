@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
@@ -45,6 +46,27 @@ class Problem:
         return max(1, self.n_pairs - self.coordinates.size - self.scaling.size)
 
 
+class Profile(NamedTuple):
+    """Sum of squares of all angles at the best contrast and offset of each angle."""
+
+    squares: JaxArray
+    contrast: JaxArray
+    offset: JaxArray
+
+
+def profile_at(parameters: JaxArray, data: PairData, scaling: Scaling) -> Profile:
+    """Minimise the sum of squares over contrast and offset.
+
+    Args:
+        parameters: The 14 physics parameters in canonical order.
+        data: Measured pairs.
+        scaling: Contrast and offset.
+    """
+    s = sums(parameters, data)
+    contrast, offset = scaling.profile(s, data)
+    return Profile(expand_squares(s, contrast, offset, data).sum(), contrast, offset)
+
+
 def profiled_squares(
     y: JaxArray, data: PairData, coordinates: PhysicsCoordinates, scaling: Scaling
 ) -> JaxArray:
@@ -56,9 +78,7 @@ def profiled_squares(
         coordinates: Map to the physics parameters.
         scaling: Contrast and offset.
     """
-    s = sums(coordinates.forward(y)[0], data)
-    contrast, offset = scaling.profile(s, data)
-    return expand_squares(s, contrast, offset, data).sum()
+    return profile_at(coordinates.forward(y)[0], data, scaling).squares
 
 
 def information_at(
@@ -70,8 +90,7 @@ def information_at(
         The matrix of shape (p + scaling.size, p + scaling.size), which over sigma**2 is
         the Fisher information, and contrast and offset of each angle.
     """
-    s = sums(coordinates.forward(y)[0], data)
-    contrast, offset = scaling.profile(s, data)
+    _, contrast, offset = profile_at(coordinates.forward(y)[0], data, scaling)
     products = gram(lambda x: coordinates.forward(x)[0], y, data)
     return scaling.information(products, contrast), contrast, offset
 

@@ -21,7 +21,7 @@ from heterodyne.optimization.derived import Derived
 from heterodyne.optimization.nlsq.config import NLSQConfig
 from heterodyne.optimization.nlsq.identifiability import identify
 from heterodyne.optimization.nlsq.results import NLSQResult
-from heterodyne.optimization.nlsq.search import search
+from heterodyne.optimization.nlsq.search import distinct, search
 from heterodyne.optimization.nlsq.solve import Solutions, solve
 from heterodyne.optimization.nlsq.uncertainty import invert_information, propagate
 from heterodyne.optimization.problem import Problem, profiled_information
@@ -29,6 +29,7 @@ from heterodyne.optimization.scaling import Scaling, ScalingMode
 
 # Below this share of the variance of the data, a sum of squares is rounding.
 _NOISELESS = 1e-12
+_LEADING = 4
 
 
 @dataclass(frozen=True)
@@ -77,12 +78,15 @@ def fit_problem(
             "the sum of squares is not finite at any start",
             remedy="Inspect the data for infinite or huge values",
         )
+    # Modes that compete, and the ways that lead along the valley of the best one.
+    leading = np.concatenate([distinct(modes, _LEADING), modes.y[:_LEADING]])
     final = solve(
         problem,
-        modes.y,
+        np.unique(leading, axis=0),
         prior_weight=0.0,
         max_iterations=config.max_iterations,
         tolerance=config.tolerance,
+        batch=config.n_starts,
     ).best(1)
     return summarised(problem, modes, final)
 

@@ -34,7 +34,7 @@ def _screen(
     points: JaxArray, data: PairData, coordinates: PhysicsCoordinates, scaling: Scaling
 ) -> JaxArray:
     def value(y: JaxArray) -> JaxArray:
-        return objective_value(y, 1.0, data, coordinates, scaling)[0]
+        return objective_value(y, data, coordinates, scaling)
 
     return jax.lax.map(value, points, batch_size=_BATCH)
 
@@ -70,7 +70,7 @@ def search(problem: Problem, config: NLSQConfig, on_event: EventSink = ignore_ev
             max_iterations=_ROUND_ITERATIONS,
             tolerance=config.tolerance,
         )
-        best = _distinct(found, max(1, config.n_starts // 4))
+        best = distinct(found, max(1, config.n_starts // 4))
         points = _neighbours(problem, best, config.n_candidates, rng)
         # Screening never prefers the other assignment of the components, which needs some
         # steps before it is the better one.
@@ -120,8 +120,8 @@ def _lower(first: Solutions, second: Solutions) -> Solutions:
     )
 
 
-def _distinct(found: Solutions, count: int) -> FloatArray:
-    """The best points whose objectives differ by more than 1 in chi-square."""
+def distinct(found: Solutions, count: int) -> FloatArray:
+    """The best points whose objectives differ by more than 1 in chi-square, (n, p)."""
     chosen: list[int] = []
     for k in np.argsort(found.objective):
         if not np.isfinite(found.objective[k]):

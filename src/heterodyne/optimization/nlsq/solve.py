@@ -9,22 +9,19 @@ separable kernel, with contrast, offset and sigma eliminated.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
-from heterodyne._typing import FloatArray, JaxArray
+from heterodyne._typing import BoolArray, FloatArray, JaxArray
 from heterodyne.core._jax import jax, jnp
+from heterodyne.core.information import gram
 from heterodyne.core.likelihood import PairData
 from heterodyne.optimization.coordinates.physics import PhysicsCoordinates
 from heterodyne.optimization.prior import LogPrior
-from heterodyne.optimization.problem import (
-    Problem,
-    information_at,
-    profiled_information,
-    profiled_squares,
-)
+from heterodyne.optimization.problem import Problem, Profile, profile_at, profiled_information
 from heterodyne.optimization.scaling import Scaling
 
 _STATIC = ("coordinates", "scaling")
@@ -92,57 +89,77 @@ class Solutions(NamedTuple):
         return Solutions(*(field[order] for field in self))
 
 
-def _log_density(y: JaxArray, coordinates: PhysicsCoordinates) -> JaxArray:
-    """Prior density of the coordinates."""
+def objective_value(
+    y: JaxArray, data: PairData, coordinates: PhysicsCoordinates, scaling: Scaling
+) -> JaxArray:
+    """Return n log(sum of squares) - 2 log(prior density of the coordinates), scalar."""
     parameters, log_det = coordinates.forward(y)
     prior = LogPrior.of(coordinates.space, coordinates.names)
-    return prior(parameters[coordinates.indices]) + log_det
+    log_prior = prior(parameters[coordinates.indices]) + log_det
+    squares = profile_at(parameters, data, scaling).squares
+    return data.n_pairs.sum() * jnp.log(squares) - 2.0 * log_prior
 
 
-def _prior_curvature(y: JaxArray, coordinates: PhysicsCoordinates) -> JaxArray:
-    """Positive semidefinite curvature of -2 log prior."""
-    prior = LogPrior.of(coordinates.space, coordinates.names)
+class _Point(NamedTuple):
+    """Parameters and log determinant of the map, and their derivatives by p coordinates."""
 
-    def distances(x: JaxArray) -> JaxArray:
-        return prior.standardised(coordinates.forward(x)[0][coordinates.indices])
+    parameters: JaxArray  # (14,)
+    log_det: JaxArray
+    jacobian: JaxArray  # (14, p)
+    slope: JaxArray  # (p,)
 
-    jacobian = jax.jacfwd(distances)(y)
-    return jacobian.T @ jacobian
+    @classmethod
+    def of(cls, y: JaxArray, coordinates: PhysicsCoordinates) -> _Point:
+        def twice(x: JaxArray) -> tuple[tuple[JaxArray, JaxArray], tuple[JaxArray, JaxArray]]:
+            mapped = coordinates.forward(x)
+            return mapped, mapped
 
-
-def objective_value(
-    y: JaxArray,
-    prior_weight: JaxArray | float,
-    data: PairData,
-    coordinates: PhysicsCoordinates,
-    scaling: Scaling,
-) -> tuple[JaxArray, JaxArray]:
-    """Return n log(sum of squares) - 2 w log(prior), and the sum of squares."""
-    squares = profiled_squares(y, data, coordinates, scaling)
-    likelihood = data.n_pairs.sum() * jnp.log(squares)
-    return likelihood - 2.0 * prior_weight * _log_density(y, coordinates), squares
+        slopes, values = jax.jacfwd(twice, has_aux=True)(y)
+        return cls(*values, *slopes)
 
 
 @partial(jax.jit, static_argnames=_STATIC)
 def _differentiate(
     y: JaxArray,
+    active: JaxArray,
     prior_weight: JaxArray,
     data: PairData,
     coordinates: PhysicsCoordinates,
     scaling: Scaling,
 ) -> _Derivatives:
+    """Differentiate at every start; the information is zero where not active."""
     n = data.n_pairs.sum()
+    prior = LogPrior.of(coordinates.space, coordinates.names)
 
-    def objective(x: JaxArray) -> tuple[JaxArray, JaxArray]:
-        return objective_value(x, prior_weight, data, coordinates, scaling)
+    def likelihood(parameters: JaxArray) -> tuple[JaxArray, Profile]:
+        profile = profile_at(parameters, data, scaling)
+        return n * jnp.log(profile.squares), profile
 
-    def information(x: JaxArray) -> tuple[JaxArray, ...]:
-        full, contrast, offset = information_at(x, data, coordinates, scaling)
-        return profiled_information(full, coordinates.size), full, contrast, offset
+    def with_prior(point: _Point) -> tuple[JaxArray, ...]:
+        (value, profile), slope = jax.value_and_grad(likelihood, has_aux=True)(point.parameters)
+        varying, rows = (x[coordinates.indices] for x in (point.parameters, point.jacobian))
+        log_prior, prior_slope = jax.value_and_grad(prior)(varying)
+        value -= 2.0 * prior_weight * (log_prior + point.log_det)
+        gradient = slope @ point.jacobian
+        gradient -= 2.0 * prior_weight * (prior_slope @ rows + point.slope)
+        distances = prior.standardised_slopes(varying)[:, None] * rows
+        return value, gradient, distances.T @ distances, *profile
 
-    (value, squares), gradient = jax.vmap(jax.value_and_grad(objective, has_aux=True))(y)
-    reduced, full, contrast, offset = jax.lax.map(information, y)
-    of_prior = jax.vmap(lambda x: _prior_curvature(x, coordinates))(y)
+    def information(point: _Point, contrast: JaxArray) -> tuple[JaxArray, JaxArray]:
+        near = jnp.zeros(coordinates.size)
+        products = gram(lambda x: point.parameters + point.jacobian @ x, near, data)
+        full = scaling.information(products, contrast)
+        return profiled_information(full, coordinates.size), full
+
+    p, k = coordinates.size, scaling.size
+    nothing = (jnp.zeros((p, p)), jnp.zeros((p + k, p + k)))
+
+    def where_active(part: tuple[JaxArray, _Point, JaxArray]) -> tuple[JaxArray, JaxArray]:
+        return jax.lax.cond(part[0], information, lambda *_: nothing, *part[1:])
+
+    points = jax.vmap(lambda x: _Point.of(x, coordinates))(y)
+    value, gradient, of_prior, squares, contrast, offset = jax.vmap(with_prior)(points)
+    reduced, full = jax.lax.map(where_active, (active, points, contrast))
     # Without the prior a trace of its curvature, but not of its gradient, stays: it stops
     # steps along directions on which the data say nothing.
     weight = jnp.maximum(prior_weight, _TRACE_OF_PRIOR)
@@ -163,7 +180,9 @@ def _propose(s: _State) -> tuple[JaxArray, JaxArray]:
 
 
 @jax.jit
-def _update(s: _State, trial: JaxArray, predicted: JaxArray, new: _Derivatives) -> _State:
+def _update(
+    s: _State, active: JaxArray, trial: JaxArray, predicted: JaxArray, new: _Derivatives
+) -> _State:
     """Accept or refuse trial points and set the damping (Nielsen's rule)."""
     sound = (
         jnp.isfinite(new.objective)
@@ -171,7 +190,7 @@ def _update(s: _State, trial: JaxArray, predicted: JaxArray, new: _Derivatives) 
         & jnp.isfinite(new.curvature).all((1, 2))
     )
     gain = jnp.where(sound, (s.at.objective - new.objective) / predicted, -1.0)
-    better = gain > 1e-4
+    better = active & (gain > 1e-4)
     shrink = jnp.maximum(1.0 / 3.0, 1.0 - (2.0 * gain - 1.0) ** 3)
     damping = s.damping * jnp.where(better, shrink, s.growth)
 
@@ -195,6 +214,7 @@ def solve(
     prior_weight: float,
     max_iterations: int,
     tolerance: float,
+    batch: int = 0,
 ) -> Solutions:
     """Minimise the objective from every start.
 
@@ -206,37 +226,81 @@ def solve(
         tolerance: A start has converged when its predicted decrease, in units of
             chi-square, is below this, or when many iterations together have gained little
             more.
+        batch: Number of starts for which code is compiled, if more than are given.
     """
     parts = (jnp.asarray(prior_weight), problem.data, problem.coordinates, problem.scaling)
-    y = jnp.asarray(starts)
-    first = _differentiate(y, *parts)
+    n_starts = starts.shape[0]
+    y = jnp.asarray(np.concatenate([starts, starts[:1].repeat(max(batch - n_starts, 0), axis=0)]))
+    given = np.arange(y.shape[0]) < n_starts
+    first = _differentiate(y, jnp.asarray(given), *parts)
     diagonal = jnp.maximum(jnp.diagonal(first.curvature, axis1=1, axis2=2), first.floor)
     ones = jnp.ones(y.shape[0])
     state = _State(y, first, jnp.where(diagonal > 0, diagonal, 1.0), 1e-2 * ones, 2.0 * ones)
     usable = np.asarray(jnp.isfinite(first.objective))
-    converged = np.zeros(y.shape[0], bool)
-    stuck = ~usable
-    before = np.asarray(state.at.objective)
+    progress = _Progress.of(np.asarray(first.objective), usable & given)
     for k in range(1, max_iterations + 1):
         trial, predicted = _propose(state)
-        converged |= np.asarray(predicted < tolerance) & usable
-        if (converged | stuck).all():
+        progress.settle(np.asarray(predicted) < tolerance)
+        if not progress.active.any():
             break
-        state = _update(state, trial, predicted, _differentiate(trial, *parts))
-        stuck |= np.asarray(state.damping >= _LARGEST_DAMPING)
+        active = jnp.asarray(progress.active)
+        new = _differentiate(trial, active, *parts)
+        state = _update(state, active, trial, predicted, new)
+        progress.give_up(np.asarray(state.damping) >= _LARGEST_DAMPING)
         if k % _PATIENCE == 0:
             now = np.asarray(state.at.objective)
-            converged |= (before - now < _STANDSTILL * tolerance) & usable
-            before = now
+            progress.look_back(now, _STANDSTILL * tolerance, (max_iterations - k) / _PATIENCE)
     objective = np.where(usable, np.asarray(state.at.objective), np.inf)
     at = state.at
     return Solutions(
-        y=np.asarray(state.y),
-        objective=objective,
-        squares=np.asarray(at.squares),
-        information=np.asarray(at.information),
-        floor=np.asarray(at.floor),
-        contrast=np.asarray(at.contrast),
-        offset=np.asarray(at.offset),
-        converged=converged,
+        y=np.asarray(state.y)[:n_starts],
+        objective=objective[:n_starts],
+        squares=np.asarray(at.squares)[:n_starts],
+        information=np.asarray(at.information)[:n_starts],
+        floor=np.asarray(at.floor)[:n_starts],
+        contrast=np.asarray(at.contrast)[:n_starts],
+        offset=np.asarray(at.offset)[:n_starts],
+        converged=progress.converged[:n_starts],
     )
+
+
+@dataclass
+class _Progress:
+    """Which starts are still optimised.
+
+    Attributes:
+        active: Starts that are.
+        converged: Starts that have converged.
+        before: Objective at the last look back.
+    """
+
+    active: BoolArray
+    converged: BoolArray
+    before: FloatArray
+
+    @classmethod
+    def of(cls, objective: FloatArray, active: BoolArray) -> _Progress:
+        return cls(active, np.zeros_like(active), objective)
+
+    def settle(self, where: BoolArray) -> None:
+        """Count active starts as converged."""
+        self.converged = self.converged | (self.active & where)
+        self.active = self.active & ~where
+
+    def give_up(self, where: BoolArray) -> None:
+        """Leave starts where they are, not converged."""
+        self.active = self.active & ~where
+
+    def look_back(self, now: FloatArray, least: float, left: float) -> None:
+        """Settle starts at a standstill; give up those that will not reach the best.
+
+        Args:
+            now: Objective of each start.
+            least: Gain since the last look below which a start stands still.
+            left: How many looks are left.
+        """
+        gain = self.before - now
+        self.before = now
+        self.settle(gain < least)
+        if self.converged.any():
+            self.give_up(now - left * gain > now[self.converged].min())
