@@ -103,15 +103,12 @@ def _slope(
 
 
 @partial(jax.jit, static_argnames="posterior")
-def _curvature(
-    y: JaxArray, data: PairData, noise_scale: float, posterior: Posterior
-) -> tuple[JaxArray, ...]:
+def _information(y: JaxArray, data: PairData, posterior: Posterior) -> tuple[JaxArray, ...]:
     """Describe what draws were made with, at their centre.
 
     Returns:
-        Contrast of each angle; d(contrasts, offsets) / d(coordinates), shape (k,); the
-        information of coordinates, contrasts and offsets times sigma**2; and the curvature
-        of the prior in sampling coordinates.
+        Contrast of each angle; d(contrasts, offsets) / d(coordinates), shape (k,); and the
+        information of coordinates, contrasts and offsets times sigma**2.
     """
     coordinates, scaling = posterior.coordinates, posterior.scaling
     physics, rest = y[: coordinates.size], y[coordinates.size :]
@@ -122,8 +119,7 @@ def _curvature(
     values, slopes = jax.jvp(unknowns, (rest,), (jnp.ones_like(rest),))
     contrast, _ = scaling.expand(values)
     products = gram(lambda x: coordinates.forward(x)[0], physics, data)
-    information = scaling.information(products, contrast)
-    return contrast, slopes, information, posterior.prior_curvature(y, noise_scale)
+    return contrast, slopes, scaling.information(products, contrast)
 
 
 def speckle_noise(
@@ -253,9 +249,10 @@ def adjustment(
     centre = np.asarray(y, float)
     p = posterior.coordinates.size
     problem = Problem(data, posterior.coordinates, posterior.scaling)
+    at = jnp.asarray(centre)
+    contrast, slopes, information = map(np.asarray, _information(at, data, posterior))
     # The scale of sigma's prior has no effect: that prior is independent of the others.
-    parts = _curvature(jnp.asarray(centre), data, sigma, posterior)
-    contrast, slopes, information, prior = map(np.asarray, parts)
+    prior = np.asarray(posterior.prior_curvature(at, sigma))
     variance = score_covariance(problem, centre[:p], contrast, noise, on_event)
     slopes = np.concatenate([np.ones(p), slopes])
     outer = slopes[:, None] * slopes
