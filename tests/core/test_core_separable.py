@@ -168,6 +168,17 @@ def test_value_equals_formula_in_extended_precision(setting):
     assert max(errors) < 1e-10
 
 
+def test_value_at_small_noise_equals_formula_in_extended_precision():
+    cases = make_cases(SMALL_NOISE)
+    errors = []
+    for case, other in zip(cases, cases[7:] + cases[:7], strict=True):
+        point = (other.parameters, case.contrast, case.offset)
+        scaled = np.concatenate([other.parameters / oracle.UNITS, case.contrast, case.offset])
+        value, _ = separable(scaled, case.data)
+        errors.append(relative(value, oracle.sum_of_squares(*point, *case.reference)))
+    assert max(errors) < 1e-10
+
+
 @on("small", "weights", "one_angle")
 def test_gradient_equals_differences_in_extended_precision(setting):
     errors = []
