@@ -11,7 +11,7 @@ import math
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
 
@@ -184,6 +184,8 @@ class Sampler:
     target: Target
     schedule: Schedule
     stage: str = "draws"
+    # Lengths of blocks that are compiled.
+    _compiled: set[int] = field(default_factory=set, init=False, repr=False, compare=False)
 
     @property
     def kernel(self) -> Kernel:
@@ -208,14 +210,16 @@ class Sampler:
         )
         return replace(state, chains=chains, steps=None)
 
-    def _each_chain(self, work: Callable[[int], T]) -> list[T]:
-        """Run work for every chain; the first alone, so that it is compiled once."""
-        first = jax.block_until_ready(work(0))
-        rest = range(1, self.schedule.n_chains)
-        workers = min(len(rest), os.cpu_count() or 1) if self.schedule.parallel else 1
-        with ThreadPoolExecutor(max(workers, 1)) as pool:
-            others = pool.map(lambda k: jax.block_until_ready(work(k)), rest)
-            return [first, *others]
+    def _each_chain(self, length: int, work: Callable[[int], T]) -> list[T]:
+        """Run work for every chain; the first alone where it compiles for the others."""
+        chains = range(self.schedule.n_chains)
+        alone = 0 if length in self._compiled else 1
+        first = [jax.block_until_ready(work(k)) for k in chains[:alone]]
+        self._compiled.add(length)
+        workers = (os.cpu_count() or 1) if self.schedule.parallel else 1
+        with ThreadPoolExecutor(min(len(chains), workers)) as pool:
+            others = pool.map(lambda k: jax.block_until_ready(work(k)), chains[alone:])
+            return [*first, *others]
 
     def advance(self, state: SamplerState) -> SamplerState:
         """Take one block of steps in every chain and refine the frame after a stage."""
@@ -223,7 +227,7 @@ class Sampler:
         goal = self.schedule.n_draws if sampling else self.schedule.n_adapt
         length = min(self.schedule.block, goal - state.n_steps)
         run = partial(advance, target=self.target, frame=state.frame, kernel=self.kernel)
-        done = self._each_chain(lambda k: run(state.chains[k], length=length))
+        done = self._each_chain(length, lambda k: run(state.chains[k], length=length))
         blocks = [steps for _, steps in done]
         new = Steps(
             *(np.stack([np.asarray(x) for x in column]) for column in zip(*blocks, strict=True))
