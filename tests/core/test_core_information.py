@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from itertools import pairwise
 
 import numpy as np
 import numpy_model as oracle
@@ -11,7 +10,7 @@ import pytest
 
 from heterodyne.core._jax import jax, jnp
 from heterodyne.core.information import gram
-from heterodyne.core.likelihood import cross_products, pack_pairs
+from heterodyne.core.likelihood import pack_pairs
 
 N, DT, Q = 41, 0.1, 0.02
 PHI = np.array([-30.0, 50.0])
@@ -66,13 +65,3 @@ def test_gram_equals_sums_over_dense_jacobian(data_and_weights):
         error = np.abs(np.asarray(gram_at(base, data)) - expected)
         errors.append((error / size[:, :, None] / size[:, None]).max())
     assert max(errors) < 1e-10
-
-
-def test_cross_products_equal_sums_over_pairs(data_and_weights):
-    data, weights = data_and_weights
-    evaluate = jax.jit(cross_products)
-    for first, second in pairwise(SETS):
-        g, h = (oracle.correlation(p, GRID) for p in (first, second))
-        expected = (weights * g * h).sum((1, 2)).astype(float)
-        found = evaluate(jnp.asarray(first), jnp.asarray(second), data)
-        np.testing.assert_allclose(found, expected, rtol=1e-11)

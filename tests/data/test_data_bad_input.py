@@ -92,7 +92,7 @@ def test_missing_dt_is_refused_unless_given(tmp_path, kind):
         path = layouts.write_chx(tmp_path / "data", time_name="exposure")
     else:
         path = layouts.write_npz(tmp_path / "data", t=None)
-    refusal(path, "missing", "Give dt")
+    refusal(path, "missing", "analyzer_parameters.dt")
     file = open_two_time(path, dt=0.25)
     np.testing.assert_allclose(file.t, SAMPLE.t)
     assert file.details["dt_source"] == "the argument dt"
@@ -308,7 +308,7 @@ class TestAsymmetry:
 
     def test_is_refused_with_its_size_and_place(self, tmp_path):
         path = self.write(tmp_path, 0.125)
-        error = refusal(path, "bin 4", "0.125", "frames 3 and 10", 'asymmetric="average"')
+        error = refusal(path, "bin 4", "0.125", "frames 3 and 10", "asymmetric to average")
         assert error.exit_code == 2
 
     def test_is_averaged_on_request(self, tmp_path):

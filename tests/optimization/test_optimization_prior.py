@@ -15,7 +15,7 @@ from heterodyne.core.simulate import Experiment, simulate_pairs
 from heterodyne.optimization.coordinates.physics import PhysicsCoordinates
 from heterodyne.optimization.derived import Derived, unit_of
 from heterodyne.optimization.posterior import SIGMA_PRIOR, Posterior, Unknowns
-from heterodyne.optimization.prior import LogPrior
+from heterodyne.optimization.prior import LogPrior, prior_width
 from heterodyne.optimization.scaling import Scaling, ScalingMode
 
 T = 0.1 * np.arange(1.0, 25.0)
@@ -43,6 +43,29 @@ def test_log_prior_is_the_sum_of_the_numpyro_densities(setting):
     expected = sum(np.asarray(priors[n].log_prob(jnp.asarray(v))) for n, v in columns)
     found = jax.jit(jax.vmap(LogPrior.of(space, names)))(values)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("prior", "logarithmic"),
+    [
+        ({"type": "normal", "mean": 0.5, "std": 0.02}, False),
+        ({"type": "lognormal", "mean": 0.5, "std": 0.01}, False),
+        ({"type": "lognormal", "mean": 0.5, "std": 0.01}, True),
+        ({"type": "uniform"}, False),
+    ],
+)
+def test_prior_width_is_the_standard_deviation_of_draws(prior, logarithmic):
+    space = ParameterSpace.from_config({"f0": {"min": 0.01, "max": 1.0, "prior": prior}})
+    draws = np.asarray(space.priors["f0"].sample(jax.random.PRNGKey(1), (20_000,)))
+    expected = np.log(draws).std() if logarithmic else draws.std()
+    assert prior_width(space["f0"], logarithmic=logarithmic) == pytest.approx(expected, rel=0.03)
+
+
+def test_prior_width_is_at_most_that_of_a_uniform_prior():
+    prior = {"type": "lognormal", "mean": 0.5, "std": 50.0}
+    space = ParameterSpace.from_config({"f0": {"min": 0.2, "max": 0.9, "prior": prior}})
+    widths = [prior_width(space["f0"], logarithmic=kind) for kind in (False, True)]
+    np.testing.assert_allclose(widths, np.array([0.7, np.log(4.5)]) / np.sqrt(12.0))
 
 
 @pytest.mark.parametrize("mean", [-40.0, -3.0, 0.97, 30.0])

@@ -3,7 +3,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from heterodyne.report.markup import Html, escaped, facts, tag
@@ -58,6 +58,7 @@ def test_rounded_numbers_are_within_a_twentieth_of_the_uncertainty(value, sd):
     assert abs(parsed(rounding(sd)) - sd) <= 0.0501 * sd
 
 
+@example(value=5e-324, digits=2)
 @given(st.floats(-1e12, 1e12), st.integers(2, 6))
 def test_significant_digits(value, digits):
     shown = parsed(significant(value, digits))

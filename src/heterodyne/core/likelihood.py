@@ -246,10 +246,3 @@ def direct_sum_of_squares(
 
     model = offset[:, None] + contrast[:, None] * jax.vmap(at_angle)(data.phi)
     return (w * jnp.where(w > 0, c2[:, i, j] - model, 0.0) ** 2).sum(1)
-
-
-def cross_products(first: JaxArray, second: JaxArray, data: PairData) -> JaxArray:
-    """Sum w G G' for two sets of the 14 physics parameters, shape (n_angles,)."""
-    return separable.cross_sums(
-        separable_form(first, data), separable_form(second, data), data.layout, data.weights
-    )

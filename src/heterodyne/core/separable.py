@@ -202,29 +202,6 @@ def pair_sums(
     return PairSums(dg, total, square)
 
 
-def cross_sums(
-    first: Terms, second: Terms, layout: Layout, weights: tuple[JaxArray, ...] | None = None
-) -> JaxArray:
-    """Sum w G G' over the unique pairs of each angle for two parameter sets.
-
-    Its mixed derivative at equal arguments is the Fisher information of G.
-
-    Returns:
-        Array of shape (n_angles,).
-    """
-    g = _leaf_correlation(first, layout.levels, layout.leaf)
-    h = _leaf_correlation(second, layout.levels, layout.leaf)
-    total = (g * h if weights is None else weights[-1] * g * h).sum((1, 2, 3))
-    for level in range(layout.levels):
-        rows, columns = _halves(first, level)
-        rows2, columns2 = _halves(second, level)
-        if weights is None:
-            total += _product_sum(rows, rows2, columns, columns2)
-        else:
-            total += _weighted_product_sum(rows, rows2, weights[level], columns, columns2)
-    return total
-
-
 def _bilinear(rows: JaxArray, matrix: JaxArray, columns: JaxArray) -> JaxArray:
     product = jnp.einsum("anij,aknj->anki", matrix, columns)
     return jnp.einsum("anki,akni->a", product, rows)

@@ -106,7 +106,8 @@ def _choose_q(
                 "the file has more than one q and none was chosen",
                 where=file.path,
                 allowed=_listed_q(file.bins),
-                remedy="Give q",
+                remedy="Choose one: the argument q, or analyzer_parameters.scattering.wavevector_q "
+                "in a run file",
             )
         return list(range(len(values))), [], []
     if not (np.isfinite(q) and q > 0):

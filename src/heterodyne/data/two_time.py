@@ -305,7 +305,9 @@ class TwoTimeFile:
                 text,
                 where=self.path,
                 allowed="halves that agree to rounding",
-                remedy='Find out which half is right, or pass asymmetric="average" for their mean',
+                remedy="Find out which half is right; for their mean, set asymmetric to average "
+                "(an argument of load and from_arrays; experimental_data.asymmetric in a run "
+                "file), or average the matrices themselves",
             )
         advice = "Ask the author of the file why the halves differ; their mean is used here."
         return matrix, (Finding("asymmetry_averaged", "warning", f"{text}.", advice),)

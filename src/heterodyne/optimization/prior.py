@@ -13,6 +13,9 @@ from heterodyne._typing import FloatArray, JaxArray
 from heterodyne.config.parameter_space import Parameter, ParameterSpace, PriorKind
 from heterodyne.core._jax import jax, jnp
 
+# Width of a uniform distribution over its standard deviation.
+_UNIFORM = math.sqrt(12.0)
+
 
 @dataclass(frozen=True)
 class LogPrior:
@@ -61,6 +64,22 @@ class LogPrior:
         positive = jnp.where(c["lognormal"], values, 1.0)
         density = -0.5 * self.standardised(values) ** 2 - jnp.log(positive) - c["log_norm"]
         return density.sum()
+
+
+def prior_width(parameter: Parameter, *, logarithmic: bool) -> float:
+    """Standard deviation of a prior, at most that of a uniform one between the bounds.
+
+    Args:
+        parameter: Bounds and prior.
+        logarithmic: Whether the width is that of the logarithm.
+    """
+    prior, low, high = parameter.prior, parameter.min, parameter.max
+    lognormal = prior.kind is PriorKind.LOGNORMAL
+    if logarithmic:
+        scale = prior.scale if lognormal else math.inf
+        return min(scale, math.log(high / low) / _UNIFORM)
+    scale = prior.mean * prior.scale if lognormal else prior.scale
+    return min(scale, (high - low) / _UNIFORM)
 
 
 def _log_norm(p: Parameter) -> float:

@@ -6,6 +6,7 @@ import math
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import TypeGuard
 
 from heterodyne.report.markup import Html, escaped, tag
@@ -57,7 +58,9 @@ class Rounding:
         """Write a number; a dash where there is none."""
         if not known(value):
             return NONE
-        rounded = round(value / 10.0**self.exponent, self.decimals) + 0.0
+        # The power itself may be too small for a float.
+        scaled = float(Decimal(value).scaleb(-self.exponent))
+        rounded = round(scaled, self.decimals) + 0.0
         text = f"{rounded:,.{max(self.decimals, 0)}f}"
         power = f"×10{str(self.exponent).translate(_RAISED)}" if self.exponent else ""
         return _spaced(text) + power

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from heterodyne._typing import FloatArray
+from heterodyne.optimization.cmc._diagnostics import bfmi
 from heterodyne.report.markup import Html, folded, join, section, tag
 from heterodyne.report.numbers import count, known, significant
 from heterodyne.report.run import Arrays, Row, Run
@@ -182,7 +183,7 @@ def sampler_pictures(run: Run) -> list[Html]:
         found.append(picture(figure, words))
     energy = run.draws.get("sample_stats", {}).get("energy")
     if energy is not None and np.all(np.isfinite(energy)):
-        figure = sampler.energies(energy, limits.get("bfmi", 0.3))
+        figure = sampler.energies(energy, bfmi(energy), limits.get("bfmi", 0.3))
         found.append(picture(figure, "Steps in energy should be about as wide as the energies."))
     return found
 

@@ -66,13 +66,14 @@ def _ranks(panel: Axes, chains: FloatArray) -> None:
 
 
 @style.styled
-def energies(energy: ArrayLike, threshold: float = 0.3) -> Figure:
+def energies(energy: ArrayLike, bfmi: ArrayLike, threshold: float = 0.3) -> Figure:
     """Draw each chain's energies against the steps between them, with their BFMI.
 
     Where steps are much narrower than the energies the sampler creeps through the tails.
 
     Args:
         energy: Energy of each draw, shape (chains, draws).
+        bfmi: Energy-based fraction of missing information of each chain, shape (chains,).
         threshold: Smallest BFMI that counts as good.
     """
     chains = np.asarray(energy, float)
@@ -91,7 +92,7 @@ def energies(energy: ArrayLike, threshold: float = 0.3) -> Figure:
     histogram.set_ylim(0, 1.25 * histogram.get_ylim()[1])
     histogram.spines["left"].set_visible(False)
     histogram.legend(loc="upper right")
-    values = bfmi(chains)
+    values = np.nan_to_num(np.asarray(bfmi, float))
     bars.barh(np.arange(1, len(values) + 1), values, color=_colours(len(values)), height=0.6)
     bars.axvline(threshold, color=style.INK, ls="--", lw=1.0)
     bars.set(
@@ -100,17 +101,6 @@ def energies(energy: ArrayLike, threshold: float = 0.3) -> Figure:
         xlim=(0, max(1.2, 1.1 * float(values.max()))),
     )  # fmt: skip
     return figure
-
-
-def bfmi(energy: FloatArray) -> FloatArray:
-    """Bayesian fraction of missing information (Betancourt 2016), shape (chains,).
-
-    Args:
-        energy: Energy of each draw, shape (chains, draws).
-    """
-    variance = energy.var(axis=1)
-    steps = np.square(np.diff(energy, axis=1)).mean(axis=1)
-    return np.divide(steps, variance, out=np.zeros_like(steps), where=variance > 0)
 
 
 @style.styled

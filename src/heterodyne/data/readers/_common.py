@@ -63,7 +63,8 @@ class Request:
                     f"the time between frames, {where}, {seen}",
                     where=self.path,
                     allowed="a positive time in s",
-                    remedy="Give dt, the time between frames of the two-time matrices in s",
+                    remedy="Give the time between frames of the two-time matrices in s: "
+                    "the argument dt, or analyzer_parameters.dt in a run file",
                 )
             return known, where
         if known is None:
@@ -160,7 +161,8 @@ def make_bins(
     angles: list[float | None] = [None] * len(labels) if phi is None else [float(x) for x in phi]
     bins = tuple(Bin(int(k), float(v), a) for k, v, a in zip(labels, q, angles, strict=True))
     for one in bins:
-        bad_angle = one.phi is not None and not math.isfinite(one.phi)
-        if not _positive(one.q) or bad_angle:
-            raise DataError(f"{one} has no usable geometry", where=where, allowed="q > 0 in 1/Å")
+        if not _positive(one.q):
+            raise DataError(f"{one} has no usable q", where=where, allowed="q > 0 in 1/Å")
+        if one.phi is not None and not math.isfinite(one.phi):
+            raise DataError(f"{one} has no usable angle", where=where, allowed="phi in degrees")
     return bins

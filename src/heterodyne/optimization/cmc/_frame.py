@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from heterodyne._typing import FloatArray, JaxArray
-from heterodyne.config.parameter_space import Parameter, PriorKind
 from heterodyne.core._jax import jax, jnp
 from heterodyne.optimization.nlsq.core import Fit
 from heterodyne.optimization.posterior import Posterior
+from heterodyne.optimization.prior import prior_width
 
 # A covariance of draws is trusted like that of this many more draws of the old frame.
 _SHRINKAGE = 10.0
-# Width of a uniform distribution in standard deviations.
-_UNIFORM = 12.0**0.5
 
 
 class Frame(NamedTuple):
@@ -117,7 +114,7 @@ def _standardised_slopes(y: JaxArray, posterior: Posterior) -> JaxArray:
     names = (*posterior.coordinates.names, *posterior.scaling_kinds)
     parameters = [posterior.space[n] for n in names]
     logarithmic = np.array([p.info.log_space for p in parameters], bool)
-    widths = np.array([_prior_width(p) for p in parameters])
+    widths = np.array([prior_width(p, logarithmic=p.info.log_space) for p in parameters])
 
     def standardised(x: JaxArray) -> JaxArray:
         unknowns, _ = posterior.forward(jnp.append(x, y[-1]))
@@ -127,15 +124,6 @@ def _standardised_slopes(y: JaxArray, posterior: Posterior) -> JaxArray:
         return jnp.where(logarithmic, jnp.log(positive), values) / widths
 
     return jax.jacfwd(standardised)(y[:-1])
-
-
-def _prior_width(parameter: Parameter) -> float:
-    """Standard deviation of a prior, on a log axis where the parameter has one."""
-    prior, low, high = parameter.prior, parameter.min, parameter.max
-    if not parameter.info.log_space:
-        return min(prior.scale, (high - low) / _UNIFORM)
-    scale = prior.scale if prior.kind is PriorKind.LOGNORMAL else math.inf
-    return min(scale, math.log(high / low) / _UNIFORM)
 
 
 def data_information(posterior: Posterior, y: FloatArray, fit: Fit) -> FloatArray:

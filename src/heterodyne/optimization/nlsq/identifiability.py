@@ -13,6 +13,7 @@ import numpy as np
 
 from heterodyne._typing import FloatArray
 from heterodyne.config.parameter_space import ParameterSpace, PriorKind
+from heterodyne.optimization.prior import prior_width
 
 _MENTIONED = 0.25
 
@@ -37,22 +38,13 @@ class Identifiability:
     sentences: tuple[str, ...]
 
 
-def prior_widths(space: ParameterSpace, parameters: dict[str, float]) -> FloatArray:
-    """Width of each varying prior at a point, in the parameter's unit, shape (p,).
-
-    Args:
-        space: Bounds and priors.
-        parameters: Values of the varying physics parameters.
-    """
+def _prior_widths(space: ParameterSpace, parameters: dict[str, float]) -> FloatArray:
+    """Width of each varying prior at a point, in the parameter's unit, shape (p,)."""
     widths = []
     for name, value in parameters.items():
-        p = space[name]
-        if p.prior.kind is PriorKind.UNIFORM:
-            widths.append((p.max - p.min) / np.sqrt(12.0))
-        elif p.prior.kind is PriorKind.LOGNORMAL:
-            widths.append(abs(value) * p.prior.scale)
-        else:
-            widths.append(min(p.prior.scale, (p.max - p.min) / np.sqrt(12.0)))
+        logarithmic = space[name].prior.kind is PriorKind.LOGNORMAL
+        width = prior_width(space[name], logarithmic=logarithmic)
+        widths.append(abs(value) * width if logarithmic else width)
     return np.array(widths)
 
 
@@ -68,7 +60,7 @@ def identify(
             shape (p, p).
     """
     names = tuple(parameters)
-    widths = prior_widths(space, parameters)
+    widths = _prior_widths(space, parameters)
     scaled = fisher * widths[:, None] * widths
     values, vectors = np.linalg.eigh(0.5 * (scaled + scaled.T))
     order = np.argsort(values)[::-1]
