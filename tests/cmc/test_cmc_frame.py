@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from heterodyne.config.parameter_names import PHYSICS_PARAM_NAMES
 from heterodyne.config.parameter_space import ParameterSpace
 from heterodyne.core._jax import jnp
-from heterodyne.optimization.cmc._frame import Frame, _prior_width, laplace_frame
+from heterodyne.optimization.cmc._frame import Frame, laplace_frame
 from heterodyne.optimization.coordinates.physics import PhysicsCoordinates
 from heterodyne.optimization.posterior import SIGMA_PRIOR, Posterior
 from heterodyne.optimization.problem import information
@@ -114,28 +114,6 @@ def test_the_normal_approximation_of_a_normal_posterior_is_exact(seed):
     np.testing.assert_array_equal(np.triu(factor, 1), 0.0)
     # The bends at the walls are 1e-3 of a slope away there.
     np.testing.assert_allclose(factor.T @ curvature @ factor, np.eye(D), atol=0.01)
-
-
-LOG_UNIFORM = np.log(1e4) / 12**0.5
-
-
-@pytest.mark.parametrize(
-    ("name", "setting", "width"),
-    [
-        ("v_offset", {"prior": {"std": 5.0}}, 5.0),
-        ("v_offset", {"prior": {"std": 1e6}}, 200 / 12**0.5),
-        ("v_offset", {"prior": {"type": "uniform"}}, 200 / 12**0.5),
-        ("v_offset", {"min": 10.0, "max": 100.0, "prior": {"std": 30.0}}, 90 / 12**0.5),
-        ("D0_ref", {}, np.log(2.0)),
-        ("D0_ref", {"prior": {"std": 1e9}}, LOG_UNIFORM),
-        ("D0_ref", {"prior": {"type": "uniform"}}, LOG_UNIFORM),
-        ("D0_ref", {"prior": {"type": "normal"}}, LOG_UNIFORM),
-    ],
-    ids=str,
-)
-def test_priors_are_no_wider_than_their_bounds(name, setting, width):
-    parameter = ParameterSpace.from_config({name: setting})[name]
-    assert _prior_width(parameter) == pytest.approx(width)
 
 
 def test_what_the_data_leave_open_is_as_wide_as_its_prior():

@@ -21,6 +21,7 @@ from heterodyne.optimization.scaling import Scaling, ScalingMode
 T = 0.1 * np.arange(1.0, 25.0)
 Q, DT, ANGLES = 0.01, 0.1, np.array([-20.0, 60.0])
 TRUTH = np.array([5e3, 0.4, 300.0, 9e3, -0.3, -500.0, 80.0, 0.2, 5.0, 0.3, 0.4, 1.0, 0.15, 3.0])
+LOG_UNIFORM = np.log(1e4) / 12**0.5
 PRIORS = [
     {},
     {"D0_ref": {"prior": {"type": "normal", "mean": 2e4, "std": 3e5}}},
@@ -61,11 +62,24 @@ def test_prior_width_is_the_standard_deviation_of_draws(prior, logarithmic):
     assert prior_width(space["f0"], logarithmic=logarithmic) == pytest.approx(expected, rel=0.03)
 
 
-def test_prior_width_is_at_most_that_of_a_uniform_prior():
-    prior = {"type": "lognormal", "mean": 0.5, "std": 50.0}
-    space = ParameterSpace.from_config({"f0": {"min": 0.2, "max": 0.9, "prior": prior}})
-    widths = [prior_width(space["f0"], logarithmic=kind) for kind in (False, True)]
-    np.testing.assert_allclose(widths, np.array([0.7, np.log(4.5)]) / np.sqrt(12.0))
+@pytest.mark.parametrize(
+    ("name", "setting", "width"),
+    [
+        ("v_offset", {"prior": {"std": 5.0}}, 5.0),
+        ("v_offset", {"prior": {"std": 1e6}}, 200 / 12**0.5),
+        ("v_offset", {"prior": {"type": "uniform"}}, 200 / 12**0.5),
+        ("v_offset", {"min": 10.0, "max": 100.0, "prior": {"std": 30.0}}, 90 / 12**0.5),
+        ("D0_ref", {}, np.log(2.0)),
+        ("D0_ref", {"prior": {"std": 1e9}}, LOG_UNIFORM),
+        ("D0_ref", {"prior": {"type": "uniform"}}, LOG_UNIFORM),
+        ("D0_ref", {"prior": {"type": "normal"}}, LOG_UNIFORM),
+    ],
+    ids=str,
+)
+def test_priors_are_no_wider_than_their_bounds(name, setting, width):
+    parameter = ParameterSpace.from_config({name: setting})[name]
+    found = prior_width(parameter, logarithmic=parameter.info.log_space)
+    assert found == pytest.approx(width)
 
 
 @pytest.mark.parametrize("mean", [-40.0, -3.0, 0.97, 30.0])

@@ -16,12 +16,13 @@ from heterodyne.optimization.coordinates.physics import PhysicsCoordinates
 from heterodyne.optimization.posterior import Posterior, Unknowns
 from heterodyne.optimization.problem import Problem
 from heterodyne.optimization.sandwich import (
+    ScoreNoise,
     SpeckleNoise,
-    absorbed_share,
     adjust,
     adjustment,
     score_covariance,
     speckle_noise,
+    with_absorbed,
 )
 from heterodyne.optimization.scaling import Scaling, ScalingMode
 
@@ -272,19 +273,49 @@ def test_what_the_prior_lacks_in_curvature_does_not_count():
     np.testing.assert_allclose(matrix, np.diag([0.5, np.sqrt(9.0 / 21.0)]), rtol=1e-9)
 
 
-@pytest.mark.parametrize("parameters", [1, 4])
-def test_the_absorbed_share_is_that_of_a_linear_fit(parameters):
-    # Errors of a straight or cubic fit with correlated noise of variance 1.
-    rng = np.random.default_rng(0)
+def linear_fit(parameters, scales):
+    """Design, and covariance for one speckle, of two angles of correlated errors."""
     n = 60
     lags = np.abs(np.subtract.outer(np.arange(n), np.arange(n)))
-    noise = np.exp(-lags / 5.0)
-    design = np.vander(np.linspace(-1, 1, n), parameters) * 10.0 ** rng.uniform(-3, 3, parameters)
-    projector = design @ np.linalg.pinv(design)
-    expected = np.trace(projector @ noise) / n
-    found = absorbed_share(design.T @ design, design.T @ noise @ design, n)
-    assert found == pytest.approx(expected, rel=1e-6)
-    assert absorbed_share(design.T @ design, 1e9 * design.T @ design, n) == 0.5
+    common = np.vander(np.linspace(-1, 1, n), parameters)
+    own = np.eye(2).repeat(n, axis=0)
+    design = np.hstack([np.vstack([common, 0.3 * common**2]), own]) * scales
+    covariances = np.zeros((2, 2 * n, 2 * n))
+    for k, range_ in enumerate((5.0, 20.0)):
+        block = slice(k * n, (k + 1) * n)
+        covariances[k, block, block] = (2.0 + k) * np.exp(-lags / range_)
+    return design, covariances
+
+
+@pytest.mark.parametrize("parameters", [1, 4])
+def test_absorbed_noise_is_put_back(parameters):
+    scales = 10.0 ** np.random.default_rng(0).uniform(-3, 3, parameters + 2)
+    design, covariances = linear_fit(parameters, scales)
+    inverse_speckles = np.array([0.02, 0.05])
+    rest = np.eye(len(design)) - design @ np.linalg.pinv(design)
+    residual = rest @ np.tensordot(inverse_speckles, covariances, 1) @ rest
+    halves = (slice(0, 60), slice(60, 120))
+    squares = np.array([np.trace(residual[half, half]) for half in halves])
+    pairs = np.trace(covariances, axis1=1, axis2=2)
+    informations = np.stack([design[half].T @ design[half] for half in halves])
+    seen = squares / pairs
+    assert (seen < 0.95 * inverse_speckles).all()
+    one = ScoreNoise(design.T @ covariances @ design, pairs)
+    found = with_absorbed(seen, informations, one)
+    np.testing.assert_allclose(found, inverse_speckles, rtol=1e-6)
+
+
+def test_absorbed_noise_passes_over_what_the_data_leave_open():
+    informations, score = np.diag([2.0, 0.0])[None], np.diag([6.0, 0.0])[None]
+    found = with_absorbed(np.array([0.1]), informations, ScoreNoise(score, np.array([100.0])))
+    # One direction takes 3 of the 100 with it.
+    np.testing.assert_allclose(found, [0.1 / 0.97])
+
+
+@pytest.mark.parametrize("score", [99.0, 100.0, 250.0])
+def test_absorbed_noise_is_at_most_a_factor(score):
+    one = ScoreNoise(np.full((1, 1, 1), score), np.array([100.0]))
+    np.testing.assert_allclose(with_absorbed(np.array([0.1]), np.ones((1, 1, 1)), one), [0.4])
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -331,10 +362,21 @@ def test_adjustment_is_the_sandwich_in_sampling_coordinates(estimated):
     prior = np.asarray(prior_curvature(y))[:-1, :-1]
     assert np.linalg.eigvalsh(prior).min() > 0
     pairs = covariance_of_pairs(small_centre(), problem, noise)
+    n = len(jacobian) // 2
     if estimated:
-        absorbed = np.trace(np.linalg.pinv(jacobian) @ pairs @ jacobian) / sigma**2 / len(jacobian)
-        assert 0.0 < absorbed < 0.5
-        pairs = pairs / (1.0 - absorbed)
+        # The numbers of speckles for which residuals are as small as they are seen.
+        rest = np.eye(2 * n) - jacobian @ np.linalg.pinv(jacobian)
+        blocks = [np.kron(np.diag(keep), np.ones((n, n))) * pairs for keep in np.eye(2)]
+        left = np.array(
+            [
+                [np.trace((rest @ b @ rest)[h, h]) for b in blocks]
+                for h in (slice(0, n), slice(n, 2 * n))
+            ]
+        )
+        seen = np.array([np.trace(pairs[:n, :n]), np.trace(pairs[n:, n:])])
+        factors = np.linalg.solve(left, seen)
+        assert (factors > 1.01).all()
+        pairs = factors[0] * blocks[0] + factors[1] * blocks[1]
     information = jacobian.T @ jacobian / sigma**2
     variance = jacobian.T @ pairs @ jacobian / sigma**4
     both = information + prior
@@ -350,6 +392,8 @@ def test_adjustment_is_the_sandwich_in_sampling_coordinates(estimated):
     np.testing.assert_array_equal(found.matrix[-1], np.eye(8)[-1])
     np.testing.assert_array_equal(found.matrix[:, -1], np.eye(8)[-1])
     np.testing.assert_array_equal(found.centre, y)
+    ratio = np.array(found.effective_speckles) / noise.effective_speckles
+    np.testing.assert_allclose(ratio, 1.0 / np.array(factors if estimated else (1.0, 1.0)))
 
 
 def test_shot_noise_alone_needs_no_adjustment():
@@ -363,24 +407,3 @@ def test_shot_noise_alone_needs_no_adjustment():
     )
     found = adjustment(posterior, y, problem.data, alone, sigma)
     np.testing.assert_allclose(found.matrix, np.eye(len(y)), atol=1e-3)
-
-
-def test_absorbed_share_is_what_least_squares_takes_from_the_noise():
-    rng = np.random.default_rng(6)
-    slopes, noise = rng.normal(size=(30, 4)), rng.normal(size=(30, 40)) / 7.0
-    covariance = noise @ noise.T
-    projection = slopes @ np.linalg.pinv(slopes)
-    total = np.trace(covariance)
-    share = np.trace(projection @ covariance) / total
-    # F and V in units of a sigma for which the sum of squares is 30 sigma**2.
-    sigma = np.sqrt(total / 30)
-    found = absorbed_share(
-        slopes.T @ slopes / sigma**2, slopes.T @ covariance @ slopes / sigma**4, 30
-    )
-    assert found == pytest.approx(share)
-    assert 0.02 < share < 0.5
-
-
-def test_absorbed_share_passes_over_what_the_data_leave_open():
-    slopes = np.diag([2.0, 0.0])
-    assert absorbed_share(slopes, 3.0 * slopes, 100) == pytest.approx(0.03)

@@ -9,8 +9,10 @@ Cooley and Davison, Statistica Sinica 22, 813, 2012). The prior is left as it is
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from scipy.linalg import solve_triangular
@@ -42,6 +44,8 @@ SIGNIFICANCE = 5.0
 _ROUNDING = 1e-12
 # Information below this share of the largest is rounding.
 _RANK = 1e-9
+# Largest factor by which noise that a fit may have absorbed raises what is seen.
+_MOST_ABSORBED = 4.0
 # Frames from which the products take long enough to be reported one by one.
 _LARGE = 1000
 
@@ -77,11 +81,27 @@ class Adjustment:
         matrix: Shape (size, size); log sigma is left as it is.
         information: Information of the adjusted likelihood at the centre, on all
             coordinates but log sigma, shape (size - 1, size - 1).
+        effective_speckles: Number of independent speckles of each angle; where they were
+            counted from residuals, with the noise that the fit has absorbed put back.
     """
 
     centre: FloatArray
     matrix: FloatArray
     information: FloatArray
+    effective_speckles: tuple[float, ...]
+
+
+class ScoreNoise(NamedTuple):
+    """What one speckle at each angle would do, times sigma**2 for the score.
+
+    Attributes:
+        score: Covariance of the score that an angle contributes, shape (n_angles, n, n)
+            for n coordinates, contrasts and offsets.
+        pairs: Sum of the variances of the pairs, each times its weight, shape (n_angles,).
+    """
+
+    score: FloatArray
+    pairs: FloatArray
 
 
 @partial(jax.jit, static_argnames="coordinates")
@@ -108,7 +128,7 @@ def _information(y: JaxArray, data: PairData, posterior: Posterior) -> tuple[Jax
 
     Returns:
         Contrast of each angle; d(contrasts, offsets) / d(coordinates), shape (k,); and the
-        information of coordinates, contrasts and offsets times sigma**2.
+        information of coordinates, contrasts and offsets times sigma**2 in each angle.
     """
     coordinates, scaling = posterior.coordinates, posterior.scaling
     physics, rest = y[: coordinates.size], y[coordinates.size :]
@@ -119,7 +139,7 @@ def _information(y: JaxArray, data: PairData, posterior: Posterior) -> tuple[Jax
     values, slopes = jax.jvp(unknowns, (rest,), (jnp.ones_like(rest),))
     contrast, _ = scaling.expand(values)
     products = gram(lambda x: coordinates.forward(x)[0], physics, data)
-    return contrast, slopes, scaling.information(products, contrast)
+    return contrast, slopes, scaling.information_by_angle(products, contrast)
 
 
 def speckle_noise(
@@ -196,6 +216,26 @@ def score_covariance(
     Returns:
         Matrix for coordinates, contrasts, offsets, shape (p + k, p + k).
     """
+    one = score_noise(problem, y, contrast, noise.shot_noise, on_event)
+    return np.tensordot(1.0 / np.array(noise.effective_speckles), one.score, 1)
+
+
+def score_noise(
+    problem: Problem,
+    y: ArrayLike,
+    contrast: ArrayLike,
+    shot_noise: Sequence[float],
+    on_event: EventSink = ignore_events,
+) -> ScoreNoise:
+    """Return what one speckle at each angle would do; more divide it by their number.
+
+    Args:
+        problem: What is fitted.
+        y: Coordinates of the physics parameters, shape (p,).
+        contrast: Contrast of each angle, shape (n_angles,).
+        shot_noise: Shot noise of each angle.
+        on_event: Receives the progress for many frames.
+    """
     data, y = problem.data, jnp.asarray(y)
     contrast = np.asarray(contrast, float)
     frames, weights = fitted_pairs(data)
@@ -203,7 +243,7 @@ def score_covariance(
     p = problem.coordinates.size
     per_angle = number_of_products(p + 2, frames.size)
     done, total = 0, per_angle * data.n_angles
-    traces = []
+    traces, pairs = [], []
     for k, phi in enumerate(data.phi):
         g = np.asarray(_correlation(y, data, phi, problem.coordinates))[cut]
 
@@ -220,12 +260,16 @@ def score_covariance(
             slope = np.asarray(_slope(y, direction, data, phi, problem.coordinates))
             return weights[k] * slope[cut]
 
-        sigma = speckle_covariance(g, float(contrast[k]), noise.shot_noise[k])
-        traces.append(trace_products(function_of, p + 2, sigma) / noise.effective_speckles[k])
+        sigma = speckle_covariance(g, float(contrast[k]), shot_noise[k])
+        traces.append(trace_products(function_of, p + 2, sigma))
+        own = np.diagonal(sigma)
+        pairs.append(0.5 * np.vdot(weights[k], sigma**2 + own[:, None] * own))
     if frames.size >= _LARGE:
         on_event(Progress("speckle noise", total, total))
-    products = jnp.asarray(np.stack(traces))
-    return np.asarray(problem.scaling.information(products, jnp.asarray(contrast)))
+    score = problem.scaling.information_by_angle(
+        jnp.asarray(np.stack(traces)), jnp.asarray(contrast)
+    )
+    return ScoreNoise(np.asarray(score), np.array(pairs))
 
 
 def adjustment(
@@ -250,38 +294,56 @@ def adjustment(
     p = posterior.coordinates.size
     problem = Problem(data, posterior.coordinates, posterior.scaling)
     at = jnp.asarray(centre)
-    contrast, slopes, information = map(np.asarray, _information(at, data, posterior))
+    contrast, slopes, informations = map(np.asarray, _information(at, data, posterior))
     # The scale of sigma's prior has no effect: that prior is independent of the others.
     prior = np.asarray(posterior.prior_curvature(at, sigma))
-    variance = score_covariance(problem, centre[:p], contrast, noise, on_event)
+    one = score_noise(problem, centre[:p], contrast, noise.shot_noise, on_event)
+    share = 1.0 / np.array(noise.effective_speckles)
+    if noise.estimated:
+        share = with_absorbed(share, informations, one)
     slopes = np.concatenate([np.ones(p), slopes])
     outer = slopes[:, None] * slopes
-    fisher, score = information * outer / sigma**2, variance * outer / sigma**4
-    if noise.estimated:
-        score /= 1.0 - absorbed_share(fisher, score, problem.n_pairs)
+    fisher = informations.sum(0) * outer / sigma**2
+    score = np.tensordot(share, one.score, 1) * outer / sigma**4
     matrix = np.eye(posterior.size)
     matrix[:-1, :-1], adjusted = adjust(fisher, score, prior[:-1, :-1])
-    return Adjustment(centre, matrix, adjusted)
+    return Adjustment(centre, matrix, adjusted, tuple((1.0 / share).tolist()))
 
 
-def absorbed_share(information: FloatArray, variance: FloatArray, n_pairs: int) -> float:
-    """Return the share of the noise that a fit takes into its parameters, at most 1/2.
+def with_absorbed(seen: FloatArray, informations: FloatArray, one: ScoreNoise) -> FloatArray:
+    """Put back the noise that a fit has taken into its parameters.
 
-    A fit lowers the sum of squares by tr(F^-1 V) sigma**2 on average, so that variances
-    read off its residuals are too small by this share.
+    With the projector H = J F^-1 J' of the fit on the pairs, J_k and F_k the parts of angle
+    k, the expected sum of squares of the residuals of angle k is
+
+        x_k t_k - 2 x_k tr(F^-1 V_k) + sum over l of x_l tr(F^-1 F_k F^-1 V_l)
+
+    where x is the inverse number of speckles, t_k the sum of the variances of the pairs and
+    V_l the covariance of the score, both for one speckle. This is solved for x.
 
     Args:
-        information: Fisher information F for independent errors, shape (n, n).
-        variance: Covariance V of the score, shape (n, n).
-        n_pairs: Number of fitted pairs.
+        seen: Sum of squares of the residuals of each angle over t_k, shape (n_angles,).
+        informations: F_k, shape (n_angles, n, n).
+        one: V_k and t_k.
+
+    Returns:
+        x, at least what is seen and at most ``_MOST_ABSORBED`` times that.
     """
+    information = informations.sum(0)
     scale = 1.0 / np.sqrt(np.maximum(np.diagonal(information), 1e-300))
-    outer = scale[:, None] * scale
-    values, vectors = np.linalg.eigh(information * outer)
+    values, vectors = np.linalg.eigh(information * scale[:, None] * scale)
     informed = values > _RANK * values.max()
-    kept = vectors[:, informed] / np.sqrt(values[informed])
-    taken = np.trace(kept.T @ (variance * outer) @ kept)
-    return float(min(taken / n_pairs, 0.5))
+    kept = scale[:, None] * vectors[:, informed] / np.sqrt(values[informed])
+    parts = kept.T @ informations @ kept
+    noise = kept.T @ one.score @ kept
+    system = np.einsum("kij,lji->kl", parts, noise)
+    system += np.diag(one.pairs - 2.0 * np.trace(noise, axis1=1, axis2=2))
+    try:
+        found = np.linalg.solve(system / one.pairs[:, None], seen)
+    except np.linalg.LinAlgError:
+        return _MOST_ABSORBED * seen
+    possible = np.where(found > 0, found, np.inf)
+    return np.clip(possible, seen, _MOST_ABSORBED * seen)
 
 
 def adjust(

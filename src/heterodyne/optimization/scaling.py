@@ -212,6 +212,10 @@ class Scaling:
         Returns:
             Array of shape (p + size, p + size); over sigma**2 it is the Fisher information.
         """
+        return self.information_by_angle(gram, contrast).sum(0)
+
+    def information_by_angle(self, gram: JaxArray, contrast: JaxArray) -> JaxArray:
+        """The terms of ``information``, shape (n_angles, p + size, p + size)."""
         p = gram.shape[-1] - 2
         n_angles = gram.shape[0]
         eye = jnp.broadcast_to(jnp.eye(p), (n_angles, p, p)) * contrast[:, None, None]
@@ -219,4 +223,4 @@ class Scaling:
         split = p + self.contrast.free
         basis = basis.at[:, p, p:split].set(self.contrast.spread())
         basis = basis.at[:, p + 1, split:].set(self.offset.spread())
-        return jnp.einsum("aij,aik,akl->jl", basis, gram, basis)
+        return jnp.einsum("aij,aik,akl->ajl", basis, gram, basis)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -140,15 +140,20 @@ class _Passes:
         mode = self.mode
         return self._sample(PLAIN, target, data_information(self.posterior, mode, self.fit))
 
-    def corrected(self, noise: SpeckleNoise) -> Sampled:
-        """Sample with the likelihood adjusted for speckle noise."""
+    def corrected(self, noise: SpeckleNoise) -> tuple[Sampled, SpeckleNoise]:
+        """Sample with the likelihood adjusted for speckle noise.
+
+        Returns:
+            The draws, and the noise with that included which the fit has absorbed.
+        """
         data, mode = self.fit.problem.data, self.mode
         sigma = float(np.exp(mode[-1]))
         change = adjustment(self.posterior, mode, data, noise, sigma, self.on_event)
         target = Target(
             data, jnp.asarray(self.scale), jnp.asarray(change.centre), jnp.asarray(change.matrix)
         )
-        return self._sample(CORRECTED, target, change.information)
+        noise = replace(noise, effective_speckles=change.effective_speckles)
+        return self._sample(CORRECTED, target, change.information), noise
 
     def _sample(self, name: str, target: Target, information: FloatArray) -> Sampled:
         sampler = Sampler(self.posterior, target, self.schedule, f"{name} draws")
@@ -203,7 +208,9 @@ def analyse(
     passes = _Passes(fit, posterior, derived, schedule, scale, keeper or Keeper(), on_event)
     plain = passes.plain()
     seen = estimate_noise(fit, c2, noise)
-    corrected = passes.corrected(seen) if seen.likely else None
+    corrected = None
+    if seen.likely:
+        corrected, seen = passes.corrected(seen)
     prior = prior_draws(posterior, scale, derived, _PRIOR_DRAWS, schedule.seed)
     diagnosis = plain.diagnosis
     if corrected is not None:
