@@ -26,12 +26,14 @@ CONTRAST, OFFSET, SIGMA = 0.2, 1.0, 0.01
 PARAMETERS = np.array([3e3, 0.2, 200, 1e3, -0.3, 500, 60, 0.3, 5, 0.3, 0.02, 5, 0.2, 3.0])
 DURATION = 10.0  # s in which 100 frames last as long as 1,000
 REPEATS = 10_000  # over the number of frames
+ROW = 5  # evaluations one after the other, as in sampling; the first finds cold caches
 TEXT = (
     "Value and gradient of the sum of squares in the 14 physics parameters and in contrast and "
     "offset of 3 angles, compiled, on all unique pairs. *Separable* is the kernel that fits and "
     "samples; *direct* evaluates every pair and is the reference of the tests. Both are timed "
-    "in turn in one process, {most} (few frames) to {least} times (many), after a call that "
-    "compiles. Machine: {machine}; load average {load:.1f} at the start. Other work lengthens the "
+    "in turn in one process, {most} (few frames) to {least} times (many), in rows of five of which "
+    "the first, which finds the data of the other in the caches, is left out, as in sampling one "
+    "gradient follows another. Machine: {machine}; load average {load:.1f} at the start. Other work lengthens the "
     "median more than the minimum."
 )
 
@@ -64,8 +66,9 @@ def measure(n_frames: int) -> Timing:
     x = jnp.concatenate([jnp.asarray(PARAMETERS), scaling])
     evaluations = (lambda: _separable(x, data), lambda: _direct(x, data, matrix))
     (value, slope), (expected, expected_slope) = (evaluate() for evaluate in evaluations)
-    repeats = REPEATS // n_frames
-    seconds = np.array([[_seconds(evaluate) for evaluate in evaluations] for _ in range(repeats)])
+    rows = range(REPEATS // n_frames // ROW)
+    seconds = np.array([[_seconds(evaluate) for evaluate in evaluations] for _ in rows])
+    seconds = seconds.swapaxes(1, 2).reshape(-1, len(evaluations))
     units = jnp.maximum(jnp.abs(x), 1.0)
     error = jnp.linalg.norm((slope - expected_slope) * units)
     return Timing(
@@ -93,10 +96,14 @@ def _direct(x: JaxArray, data: PairData, c2: JaxArray) -> JaxArray:
     return direct_sum_of_squares(*_parts(x), data, c2).sum()
 
 
-def _seconds(evaluate: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    jax.block_until_ready(evaluate())
-    return time.perf_counter() - start
+def _seconds(evaluate: Callable[[], object]) -> list[float]:
+    """Times of a row of evaluations but the first."""
+    ends = [0.0] * (ROW + 1)
+    ends[0] = time.perf_counter()
+    for k in range(ROW):
+        jax.block_until_ready(evaluate())
+        ends[k + 1] = time.perf_counter()
+    return np.diff(ends)[1:].tolist()
 
 
 def section() -> Section:
