@@ -33,8 +33,8 @@ TEXT = (
     "samples; *direct* evaluates every pair and is the reference of the tests. Both are timed "
     "in turn in one process, {most} (few frames) to {least} times (many), in rows of five of which "
     "the first, which finds the data of the other in the caches, is left out, as in sampling one "
-    "gradient follows another. Machine: {machine}; load average {load:.1f} at the start. Other work lengthens the "
-    "median more than the minimum."
+    "gradient follows another. Machine: {machine}; load average {load:.1f} at the start. Other "
+    "work lengthens the median more than the minimum."
 )
 
 

@@ -299,6 +299,12 @@ class Optimization(RunSection):
         Literal["nlsq", "cmc"],
         described("nlsq: least squares; cmc: least squares, then draws from the posterior"),
     ] = "cmc"
+    engine: Annotated[
+        Literal["auto", "nuts", "importance"],
+        described(
+            "What draws; auto: importance sampling where its weights are good, NUTS elsewhere"
+        ),
+    ] = "auto"
     nlsq: NlsqSettings = _section(NlsqSettings, "The least-squares fit")
     cmc: CmcSections = _section(CmcSections, "The draws, with the sections of CMCConfig")
 

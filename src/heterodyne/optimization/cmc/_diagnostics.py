@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 from arviz_stats.base.array import array_stats
+from scipy.special import ndtri
 
 from heterodyne._typing import FloatArray
+from heterodyne.optimization.cmc._draws import Proposals
 
 
 @dataclass(frozen=True)
@@ -25,30 +27,39 @@ class Thresholds:
         ess: Smallest bulk and tail effective number of draws.
         bfmi: Smallest energy-based fraction of missing information of a chain.
         divergent_share: Largest share of divergent draws.
+        k_hat: Pareto shape of importance weights, which must lie below.
+        kish: Smallest number of independent draws that importance weights are worth.
     """
 
     r_hat: float = 1.01
     ess: float = 400.0
     bfmi: float = 0.3
     divergent_share: float = 0.001
+    k_hat: float = 0.7
+    kish: float = 1000.0
 
 
 THRESHOLDS = Thresholds()
 # The tail is effective if both of these quantiles are.
 _TAILS = (0.05, 0.95)
+_NONE = (float("nan"),) * 3
+# Points beyond have scores of 6 standard deviations.
+_SCORED = (1e-9, 1.0 - 1e-9)
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Convergence of a set of chains.
+    """Convergence of a set of chains, or of groups of weighted points.
 
     Attributes:
         r_hat: Rank-normalised split R-hat by quantity; NaN for one that is constant.
         ess_bulk: Bulk effective number of draws by quantity.
         ess_tail: Tail effective number of draws by quantity.
-        bfmi: Energy-based fraction of missing information of each chain.
+        bfmi: Energy-based fraction of missing information of each chain of NUTS.
         divergences: Number of divergent draws.
         n_draws: Number of draws of all chains.
+        k_hat: Pareto shape of importance weights; None without them.
+        kish: Number of independent draws that the weights are worth; None without them.
     """
 
     r_hat: Mapping[str, float]
@@ -57,6 +68,8 @@ class Diagnosis:
     bfmi: tuple[float, ...]
     divergences: int
     n_draws: int
+    k_hat: float | None = None
+    kish: float | None = None
 
     @property
     def worst_r_hat(self) -> tuple[str, float]:
@@ -75,8 +88,8 @@ class Diagnosis:
 
     @property
     def worst_bfmi(self) -> float:
-        """Smallest fraction of missing information of a chain; NaN if one is."""
-        return float(np.min(self.bfmi))
+        """Smallest fraction of missing information of a chain; NaN if one is, or without any."""
+        return float(np.min(self.bfmi)) if self.bfmi else float("nan")
 
     @property
     def divergent_share(self) -> float:
@@ -92,21 +105,30 @@ class Diagnosis:
             (*self.bfmi, *other.bfmi),
             self.divergences + other.divergences,
             self.n_draws + other.n_draws,
+            _known(self.k_hat, other.k_hat, max),
+            _known(self.kish, other.kish, min),
         )
 
     def mixed(self, limits: Thresholds = THRESHOLDS) -> bool:
-        """Whether R-hat and effective numbers of draws reach the limits."""
+        """Whether R-hat, effective numbers of draws and weights reach the limits."""
         return (
             self.worst_r_hat[1] <= limits.r_hat
             and self.worst_ess_bulk[1] >= limits.ess
             and self.worst_ess_tail[1] >= limits.ess
+            and self.well_weighted(limits)
         )
+
+    def well_weighted(self, limits: Thresholds = THRESHOLDS) -> bool:
+        """Whether importance weights, if there are any, reach the limits."""
+        if self.k_hat is None or self.kish is None:
+            return True
+        return self.k_hat < limits.k_hat and self.kish >= limits.kish
 
     def passed(self, limits: Thresholds = THRESHOLDS) -> bool:
         """Whether every limit is reached."""
         return (
             self.mixed(limits)
-            and self.worst_bfmi >= limits.bfmi
+            and (not self.bfmi or self.worst_bfmi >= limits.bfmi)
             and self.divergent_share <= limits.divergent_share
         )
 
@@ -114,6 +136,14 @@ class Diagnosis:
 def _worse(first: float, second: float, pick: Callable[[float, float], float]) -> float:
     if np.isnan(first) or np.isnan(second):
         return second if np.isnan(first) else first
+    return pick(first, second)
+
+
+def _known(
+    first: float | None, second: float | None, pick: Callable[[float, float], float]
+) -> float | None:
+    if first is None or second is None:
+        return second if first is None else first
     return pick(first, second)
 
 
@@ -137,24 +167,77 @@ def diagnose(
     """
     r_hat, bulk, tail = {}, {}, {}
     for name, x in values.items():
-        constant = bool(np.ptp(x) <= 1e-12 * np.abs(x).max(initial=0.0))
-        r_hat[name], bulk[name], tail[name] = (
-            (float("nan"),) * 3 if constant else _of_one(np.asarray(x, float))
-        )
+        r_hat[name], bulk[name], tail[name] = _NONE if _constant(x) else _of_one(x)
     return Diagnosis(r_hat, bulk, tail, bfmi(energy), int(np.sum(diverging)), energy.size)
 
 
+def diagnose_weighted(
+    values: Mapping[str, FloatArray], points: Mapping[str, FloatArray], proposals: Proposals
+) -> Diagnosis:
+    """Measure how well draws picked among weighted points describe the posterior.
+
+    R-hat compares the groups of draws. Effective numbers are those of weighted means: of
+    normal scores for the bulk, of the share of draws below the 5 % and 95 % quantiles for
+    the tails.
+
+    Args:
+        values: Draws by name, shape (groups, draws) each.
+        points: All weighted points by the same names, shape (n,) each.
+        proposals: The points and their weights.
+    """
+    r_hat, bulk, tail = {}, {}, {}
+    for name, x in values.items():
+        if _constant(x):
+            r_hat[name], bulk[name], tail[name] = _NONE
+            continue
+        r_hat[name] = _r_hat(x)
+        bulk[name], tail[name] = _weighted(points[name], proposals.weights, x.size)
+    n_draws = next(iter(values.values())).size
+    return Diagnosis(r_hat, bulk, tail, (), 0, n_draws, proposals.k_hat, proposals.kish)
+
+
+def _weighted(x: FloatArray, weights: FloatArray, n_picked: int) -> tuple[float, float]:
+    """Effective numbers of draws of bulk and tails, of n draws picked among the points."""
+    order = np.argsort(x)
+    below = np.empty(x.size)
+    below[order] = np.clip(np.cumsum(weights[order]) - 0.5 * weights[order], *_SCORED)
+    functions = [ndtri(below), *(below <= level for level in _TAILS)]
+    found = [weighted_effective(np.asarray(f, float), weights) for f in functions]
+    bulk, *tails = (1.0 / (1.0 / n + 1.0 / n_picked) for n in found)
+    return bulk, min(tails)
+
+
+def weighted_effective(x: FloatArray, weights: FloatArray) -> float:
+    """Number of independent draws that give the weighted mean of x with as small an error.
+
+    Args:
+        x: Values, shape (n,).
+        weights: Weights that add up to 1, shape (n,).
+    """
+    spread = (x - weights @ x) ** 2
+    error = weights**2 @ spread
+    return float(weights @ spread / error) if error > 0 else 1.0
+
+
+def _constant(x: FloatArray) -> bool:
+    return bool(np.ptp(x) <= 1e-12 * np.abs(x).max(initial=0.0))
+
+
 def _of_one(x: FloatArray) -> tuple[float, float, float]:
+    statistics: Any = array_stats
+    return (
+        _r_hat(x),
+        float(statistics.ess(x, method="bulk")),
+        float(statistics.ess(x, method="tail", prob=_TAILS)),
+    )
+
+
+def _r_hat(x: FloatArray) -> float:
     half = x.shape[1] // 2
     # R-hat needs two chains; a single one is compared with itself, first half with second.
     chains = x if x.shape[0] > 1 else np.concatenate([x[:, :half], x[:, -half:]])
     statistics: Any = array_stats
-    r_hat = float(statistics.rhat(chains, method="rank"))
-    return (
-        r_hat,
-        float(statistics.ess(x, method="bulk")),
-        float(statistics.ess(x, method="tail", prob=_TAILS)),
-    )
+    return float(statistics.rhat(np.asarray(chains, float), method="rank"))
 
 
 def bfmi(energy: FloatArray) -> tuple[float, ...]:

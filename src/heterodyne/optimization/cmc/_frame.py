@@ -15,6 +15,10 @@ from heterodyne.optimization.prior import prior_width
 
 # A covariance of draws is trusted like that of this many more draws of the old frame.
 _SHRINKAGE = 10.0
+# A mode whose chi-square is higher than the best one's by more holds no posterior mass.
+COMPETING = 20.0
+# Modes whose chi-squares differ by less are one.
+_SAME = 1.0
 
 
 class Frame(NamedTuple):
@@ -54,16 +58,28 @@ class Frame(NamedTuple):
         return Frame(self.place(jnp.asarray(z.mean(axis=0))), self.factor * jnp.asarray(width))
 
 
-def posterior_mode(posterior: Posterior, fit: Fit) -> FloatArray:
-    """Coordinates of the best posterior mode that a fit found, shape (d,)."""
+def posterior_mode(posterior: Posterior, fit: Fit, rank: int = 0) -> FloatArray:
+    """Coordinates of a posterior mode that a fit found, the best one by default, shape (d,)."""
     modes = fit.modes
-    scales = (jnp.asarray(modes.contrast[0]), jnp.asarray(modes.offset[0]))
+    scales = (jnp.asarray(modes.contrast[rank]), jnp.asarray(modes.offset[rank]))
     scaling = posterior.inside(np.asarray(posterior.scaling.collapse(*scales)))
-    sigma = np.sqrt(modes.squares[0] / fit.problem.degrees_of_freedom)
+    sigma = np.sqrt(modes.squares[rank] / fit.problem.degrees_of_freedom)
     tail = np.asarray(posterior.unbend_scaling(scaling))
     # The fit has nothing to go by along the ridge, and may end far out on it.
-    physics = posterior.coordinates.ridge_centred(modes.y[0])
+    physics = posterior.coordinates.ridge_centred(modes.y[rank])
     return np.concatenate([physics, tail, [np.log(sigma)]])
+
+
+def competing_modes(fit: Fit, most: int = 4) -> tuple[int, ...]:
+    """Ranks of the modes that may hold posterior mass, the best one first."""
+    excess = fit.modes.objective - fit.modes.objective[0]
+    chosen = [0]
+    for rank in np.flatnonzero(excess <= COMPETING).tolist():
+        # A mode that several starts found counts once.
+        new = all(abs(excess[rank] - excess[k]) > _SAME for k in chosen)
+        if new and len(chosen) < most:
+            chosen.append(rank)
+    return tuple(chosen)
 
 
 def laplace_frame(
@@ -126,13 +142,14 @@ def _standardised_slopes(y: JaxArray, posterior: Posterior) -> JaxArray:
     return jax.jacfwd(standardised)(y[:-1])
 
 
-def data_information(posterior: Posterior, y: FloatArray, fit: Fit) -> FloatArray:
-    """Fisher information for independent errors at the posterior mode of a fit.
+def data_information(posterior: Posterior, y: FloatArray, fit: Fit, rank: int = 0) -> FloatArray:
+    """Fisher information for independent errors at a posterior mode of a fit.
 
     Args:
         posterior: Map of the coordinates.
         y: The mode, shape (d,).
         fit: The fit that found it.
+        rank: Which of its modes that is.
 
     Returns:
         Matrix for all coordinates but log sigma, shape (d - 1, d - 1).
@@ -140,4 +157,4 @@ def data_information(posterior: Posterior, y: FloatArray, fit: Fit) -> FloatArra
     p = posterior.coordinates.size
     slopes = np.ones(posterior.size - 1)
     slopes[p:] = np.asarray(posterior.scaling_slopes(jnp.asarray(y)))
-    return fit.modes.information[0] * slopes[:, None] * slopes / np.exp(2.0 * y[-1])
+    return fit.modes.information[rank] * slopes[:, None] * slopes / np.exp(2.0 * y[-1])

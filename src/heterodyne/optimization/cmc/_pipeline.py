@@ -12,20 +12,14 @@ import numpy as np
 
 from heterodyne._errors import ConfigError, InterruptedRunError
 from heterodyne._events import EventSink, Message, ignore_events
+from heterodyne._typing import FloatArray
 from heterodyne.data import TwoTimeData
 from heterodyne.io import run_folder
 from heterodyne.io.run_folder import RunFolder
 from heterodyne.optimization.bind import fit_run
 from heterodyne.optimization.cmc import _record
-from heterodyne.optimization.cmc._analysis import (
-    PASSES,
-    Analysis,
-    Keeper,
-    NoiseSettings,
-    analyse,
-)
-from heterodyne.optimization.cmc._checkpoint import from_arrays, to_arrays
-from heterodyne.optimization.cmc._sampler import Sampler, SamplerState
+from heterodyne.optimization.cmc._analysis import Analysis, NoiseSettings, analyse
+from heterodyne.optimization.cmc._passes import ENGINES, PASSES, Keeper, state_key
 from heterodyne.optimization.cmc._verdict import Verdict
 from heterodyne.optimization.nlsq.record import fit_record
 
@@ -88,6 +82,7 @@ def run(
             np.asarray(data.c2),
             config.cmc_config(),
             noise_settings(config, data),
+            engine=config.optimization.engine,
             keeper=Keeper(checkpoint.load, checkpoint.save),
             on_event=on_event,
         )
@@ -124,25 +119,29 @@ def write(analysis: Analysis, data: TwoTimeData, folder: RunFolder, fit_seconds:
 
 @dataclass(frozen=True)
 class _Checkpoint:
-    """The states of the sampler in a run folder, one file for each pass."""
+    """States in a run folder, one file for each pass and engine."""
 
     folder: RunFolder
 
     @property
+    def _files(self) -> list[Path]:
+        return [self._file(state_key(name, engine)) for name in PASSES for engine in ENGINES]
+
+    @property
     def exists(self) -> bool:
-        return any(self._file(name).is_file() for name in PASSES)
+        return any(file.is_file() for file in self._files)
 
-    def _file(self, name: str) -> Path:
-        return self.folder.file(run_folder.checkpoint(name))
+    def _file(self, key: str) -> Path:
+        return self.folder.file(run_folder.checkpoint(key))
 
-    def save(self, name: str, state: SamplerState) -> None:
-        self.folder.write_npz(run_folder.checkpoint(name), to_arrays(state))
+    def save(self, key: str, arrays: Mapping[str, FloatArray]) -> None:
+        self.folder.write_npz(run_folder.checkpoint(key), arrays)
 
-    def load(self, name: str, sampler: Sampler) -> SamplerState | None:
-        if not self._file(name).is_file():
+    def load(self, key: str) -> Mapping[str, FloatArray] | None:
+        if not self._file(key).is_file():
             return None
-        return from_arrays(self.folder.read_npz(run_folder.checkpoint(name)), sampler)
+        return self.folder.read_npz(run_folder.checkpoint(key))
 
     def remove(self) -> None:
-        for name in PASSES:
-            self._file(name).unlink(missing_ok=True)
+        for file in self._files:
+            file.unlink(missing_ok=True)

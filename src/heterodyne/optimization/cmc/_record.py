@@ -16,8 +16,8 @@ from heterodyne.core.likelihood import mean_by_lag
 from heterodyne.data import TwoTimeData
 from heterodyne.optimization.cmc._analysis import Analysis
 from heterodyne.optimization.cmc._diagnostics import THRESHOLDS
+from heterodyne.optimization.cmc._draws import Draws, Trajectories
 from heterodyne.optimization.cmc._quantities import curve_bands
-from heterodyne.optimization.cmc._sampler import Draws
 from heterodyne.optimization.nlsq.core import Fit
 from heterodyne.viz.thin import block_means
 
@@ -51,14 +51,17 @@ def data_tree(analysis: Analysis) -> xarray.DataTree:
 
 
 def _statistics(draws: Draws) -> dict[str, np.ndarray]:
-    return {
-        "diverging": draws.diverging,
-        "energy": draws.energy,
-        "lp": draws.log_density,
-        "n_steps": draws.n_gradients,
-        "acceptance_rate": draws.acceptance,
-        "tree_depth": np.ceil(np.log2(draws.n_gradients + 1)).astype(int),
-    }
+    found: dict[str, np.ndarray] = {"lp": draws.log_density}
+    if draws.trajectories is not None:
+        t = draws.trajectories
+        found |= {
+            "diverging": t.diverging,
+            "energy": t.energy,
+            "n_steps": t.n_gradients,
+            "acceptance_rate": t.acceptance,
+            "tree_depth": np.ceil(np.log2(t.n_gradients + 1)).astype(int),
+        }
+    return found
 
 
 def _dataset(values: Mapping[str, FloatArray], units: Mapping[str, str]) -> xarray.Dataset:
@@ -91,24 +94,43 @@ def summary(analysis: Analysis, fit_seconds: float) -> dict[str, Any]:
 
 def _sampler_health(analysis: Analysis, fit_seconds: float) -> dict[str, Any]:
     draws, d = analysis.draws, analysis.diagnosis
-    deepest = draws.n_gradients.max()
-    return {
-        "engine": "nuts",
+    found = {
+        "engine": _engines(analysis),
         "chains": draws.n_chains,
         "draws": draws.n_draws,
-        "warmup": draws.warmup_steps,
-        "divergences": d.divergences,
         "r_hat_max": d.worst_r_hat[1],
         "ess_bulk_min": d.worst_ess_bulk[1],
         "ess_tail_min": d.worst_ess_tail[1],
-        "bfmi_min": d.worst_bfmi,
-        "gradients_per_draw": float(draws.n_gradients.mean()),
-        "gradients": int(draws.n_gradients.sum()) + draws.warmup_gradients,
-        "longest_trajectory": int(deepest),
-        "step_size": float(np.median(draws.step_size)),
-        "acceptance": float(draws.acceptance.mean()),
         "seconds_fit": fit_seconds,
         "seconds_sampling": analysis.seconds,
+    }
+    if d.k_hat is not None:
+        found |= {"k_hat": d.k_hat, "kish": d.kish}
+    if draws.proposals is not None:
+        found |= {"points": len(draws.proposals.weights), "rounds": draws.proposals.rounds}
+    if d.bfmi:
+        found |= {"divergences": d.divergences, "bfmi_min": d.worst_bfmi}
+    if draws.trajectories is not None:
+        found |= _walks(draws.trajectories)
+    return found
+
+
+def _engines(analysis: Analysis) -> str:
+    """Name the engine, or that of each pass where they differ."""
+    plain, corrected = analysis.draws, analysis.corrected_draws
+    if corrected is None or corrected.engine == plain.engine:
+        return plain.engine
+    return f"{plain.engine} (plain), {corrected.engine} (corrected)"
+
+
+def _walks(t: Trajectories) -> dict[str, Any]:
+    return {
+        "warmup": t.warmup_steps,
+        "gradients_per_draw": float(t.n_gradients.mean()),
+        "gradients": int(t.n_gradients.sum()) + t.warmup_gradients,
+        "longest_trajectory": int(t.n_gradients.max()),
+        "step_size": float(np.median(t.step_size)),
+        "acceptance": float(t.acceptance.mean()),
     }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,10 +18,11 @@ from typing import TypeVar
 import numpy as np
 
 from heterodyne._errors import SamplingError
-from heterodyne._events import EventSink, Progress, ignore_events
+from heterodyne._events import Progress
 from heterodyne._typing import FloatArray
 from heterodyne.config.cmc import CMCConfig
 from heterodyne.core._jax import jax, jnp
+from heterodyne.optimization.cmc._draws import Draws, Trajectories
 from heterodyne.optimization.cmc._frame import Frame
 from heterodyne.optimization.cmc._nuts import (
     START_ENERGY,
@@ -42,6 +43,7 @@ _LOOK_GROWTH = 1.25
 _STAGES = 4
 _ADAPT = 100
 _FIRST_STEP_SIZE = 0.5
+_COUNTS = ("stage", "warmup_steps", "warmup_gradients")
 
 
 @dataclass(frozen=True)
@@ -133,43 +135,6 @@ class SamplerState:
 
 
 @dataclass(frozen=True)
-class Draws:
-    """Draws from the posterior, leading axes (chain, draw).
-
-    Attributes:
-        y: Coordinates, shape (chains, draws, d).
-        log_density: Log density of the coordinates, up to a constant.
-        energy: Hamiltonian at the end of each step.
-        n_gradients: Gradients of each step.
-        acceptance: Mean acceptance probability of each step.
-        diverging: Whether a step diverged.
-        step_size: Step size of each chain in the whitened frame, shape (chains,).
-        warmup_steps: Steps of adaptation of each chain.
-        warmup_gradients: Gradients of adaptation of all chains.
-    """
-
-    y: FloatArray
-    log_density: FloatArray
-    energy: FloatArray
-    n_gradients: FloatArray
-    acceptance: FloatArray
-    diverging: np.ndarray
-    step_size: FloatArray
-    warmup_steps: int
-    warmup_gradients: int
-
-    @property
-    def n_chains(self) -> int:
-        """Number of chains."""
-        return self.y.shape[0]
-
-    @property
-    def n_draws(self) -> int:
-        """Number of draws of each chain."""
-        return self.y.shape[1]
-
-
-@dataclass(frozen=True)
 class Sampler:
     """NUTS on one posterior.
 
@@ -186,6 +151,11 @@ class Sampler:
     stage: str = "draws"
     # Lengths of blocks that are compiled.
     _compiled: set[int] = field(default_factory=set, init=False, repr=False, compare=False)
+
+    @property
+    def name(self) -> str:
+        """Name of the engine."""
+        return "nuts"
 
     @property
     def kernel(self) -> Kernel:
@@ -273,42 +243,52 @@ class Sampler:
         return Draws(
             y=np.asarray(state.frame.place(jnp.asarray(steps.z))),
             log_density=steps.log_density,
-            energy=steps.energy,
-            n_gradients=steps.n_gradients,
-            acceptance=steps.acceptance,
-            diverging=steps.diverging,
-            step_size=steps.step_size[:, -1],
-            warmup_steps=state.warmup_steps,
-            warmup_gradients=state.warmup_gradients,
+            trajectories=Trajectories(
+                energy=steps.energy,
+                n_gradients=steps.n_gradients,
+                acceptance=steps.acceptance,
+                diverging=steps.diverging,
+                step_size=steps.step_size[:, -1],
+                warmup_steps=state.warmup_steps,
+                warmup_gradients=state.warmup_gradients,
+            ),
         )
 
-    def run(
-        self,
-        state: SamplerState,
-        enough: Callable[[Draws], bool],
-        on_state: Callable[[SamplerState], None] = lambda state: None,
-        on_event: EventSink = ignore_events,
-    ) -> Draws:
-        """Sample until there is enough, or the largest number of draws is reached.
+    def looked_at(self, state: SamplerState) -> bool:
+        """Whether it is time to ask if the draws suffice."""
+        sampling = state.stage >= self.schedule.n_stages
+        return sampling and state.n_steps in self.schedule.looks()
 
-        Args:
-            state: Where to start or go on.
-            enough: Whether the draws so far suffice; asked at growing intervals.
-            on_state: Receives the state after every block, to be kept.
-            on_event: Receives the progress.
-        """
-        looks = self.schedule.looks()
-        while True:
-            on_event(self._progress(state))
-            sampling = state.stage >= self.schedule.n_stages
-            if sampling and state.n_steps in looks and enough(self.draws(state)):
-                return self.draws(state)
-            if self.finished(state):
-                return self.draws(state)
-            state = self.advance(state)
-            on_state(state)
+    def to_arrays(self, state: SamplerState) -> dict[str, FloatArray]:
+        """Return everything that a state holds, by name."""
+        arrays = {name: np.asarray(getattr(state, name)) for name in _COUNTS}
+        arrays |= {f"frame_{n}": np.asarray(x) for n, x in state.frame._asdict().items()}
+        for k, chain in enumerate(state.chains):
+            leaves = jax.tree.leaves(chain)
+            arrays |= {f"chain_{k}_{j}": np.asarray(leaf) for j, leaf in enumerate(leaves)}
+        if state.steps is not None:
+            arrays |= {f"steps_{n}": np.asarray(x) for n, x in state.steps._asdict().items()}
+        return arrays
 
-    def _progress(self, state: SamplerState) -> Progress:
+    def from_arrays(self, arrays: Mapping[str, FloatArray]) -> SamplerState:
+        """Rebuild the state that ``to_arrays`` of a sampler with these settings took apart."""
+        frame = Frame(*(jnp.asarray(arrays[f"frame_{n}"]) for n in Frame._fields))
+        z = jnp.zeros(self.posterior.size)
+        form = jax.tree.structure(start_chain(jax.random.PRNGKey(0), z, 1.0, self.kernel))
+        chains = tuple(
+            jax.tree.unflatten(
+                form, [jnp.asarray(arrays[f"chain_{k}_{j}"]) for j in range(form.num_leaves)]
+            )
+            for k in range(self.schedule.n_chains)
+        )
+        steps = None
+        if "steps_z" in arrays:
+            steps = Steps(*(np.asarray(arrays[f"steps_{n}"]) for n in Steps._fields))
+        counts = {name: int(arrays[name]) for name in _COUNTS}
+        return SamplerState(frame=frame, chains=chains, steps=steps, **counts)
+
+    def progress(self, state: SamplerState) -> Progress:
+        """Say how far sampling has come."""
         s = self.schedule
         warmup = s.n_stages * s.n_adapt
         done = state.warmup_steps + state.n_steps

@@ -12,10 +12,10 @@ from heterodyne._typing import FloatArray
 from heterodyne.config.cmc import CMCConfig
 from heterodyne.optimization.cmc._analysis import Analysis
 from heterodyne.optimization.cmc._diagnostics import Thresholds, bfmi
+from heterodyne.optimization.cmc._draws import Draws
 from heterodyne.optimization.cmc._frame import posterior_mode
 from heterodyne.optimization.cmc._quantities import Quantities
 from heterodyne.optimization.cmc._record import data_tree
-from heterodyne.optimization.cmc._sampler import Draws
 from heterodyne.optimization.cmc._summary import deviation, intervals, mixing, moments
 from heterodyne.optimization.cmc.results import CMCResult, status_of
 from heterodyne.optimization.scaling import ScalingParameter
@@ -38,7 +38,7 @@ def result_of(analysis: Analysis, config: CMCConfig, per_angle_mode: str) -> CMC
         per_angle_mode: How contrast and offset depend on the angle, in its documented word.
     """
     believed, draws = _believed(analysis)
-    samples = dict(believed.parameters)
+    samples, walks = dict(believed.parameters), draws.trajectories
     named = {name: x for name, x in samples.items() if name != _NOISE}
     scaling = analysis.posterior.scaling
     mean_contrast, std_contrast = _per_angle(scaling.contrast, samples)
@@ -49,13 +49,13 @@ def result_of(analysis: Analysis, config: CMCConfig, per_angle_mode: str) -> CMC
         **moments(named),
         **mixing(named),
         convergence_passed=passed,
-        bfmi=np.array(bfmi(draws.energy)),
+        bfmi=None if walks is None else np.array(bfmi(walks.energy)),
         samples=samples,
         map_estimate=_mode(analysis, list(named)),
-        num_warmup=draws.warmup_steps,
+        num_warmup=0 if walks is None else walks.warmup_steps,
         num_samples=draws.n_draws,
         num_chains=draws.n_chains,
-        divergences=int(np.sum(draws.diverging)),
+        divergences=0 if walks is None else int(np.sum(walks.diverging)),
         wall_time_seconds=analysis.seconds,
         metadata=_metadata(analysis, config),
         convergence_status=status_of(passed),
@@ -109,11 +109,11 @@ def _chi_squared(analysis: Analysis) -> float | None:
 
 def _metadata(analysis: Analysis, config: CMCConfig) -> dict[str, Any]:
     data, noise = analysis.fit.problem.data, analysis.noise
-    believed, _ = _believed(analysis)
+    believed, draws = _believed(analysis)
     plain = {} if believed is analysis.plain else analysis.plain.all()
     times = analysis.fit.problem.fitted_times
     return {
-        "engine": "nuts",
+        "engine": draws.engine,
         "verdict": asdict(analysis.verdict),
         "limits": asdict(limits_of(config)),
         "plain": _with_mixing(plain),

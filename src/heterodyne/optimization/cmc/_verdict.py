@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from heterodyne.optimization.cmc._diagnostics import THRESHOLDS, Diagnosis, Thresholds
+from heterodyne.optimization.cmc._frame import COMPETING
 from heterodyne.optimization.cmc._rows import Row
 from heterodyne.optimization.sandwich import SpeckleNoise
 
 _NAMED = 6
-# A second minimum this many units of chi-square above the best holds no posterior mass.
-COMPETING = 20.0
 _MISFIT = 1.2
 
 
@@ -42,6 +41,7 @@ def judge(
     *,
     other_minima: Sequence[float] = (),
     reduced_chi_square: float = 1.0,
+    weighted_minima: bool = False,
     limits: Thresholds = THRESHOLDS,
 ) -> Verdict:
     """Judge a run.
@@ -53,6 +53,7 @@ def judge(
         other_minima: Chi-square of other minima of the fit above the best.
         reduced_chi_square: Mean square residual over the variance that neighbouring pairs
             do not share.
+        weighted_minima: Whether the draws cover other minima, each by its weight.
         limits: What a converged run must reach.
     """
     converged = diagnosis.passed(limits)
@@ -68,15 +69,18 @@ def judge(
     sentences = (
         *_convergence(diagnosis, limits),
         *_noise(noise, inflation, reduced_chi_square, corrected),
-        *_minima(other_minima, reach),
+        *_minima(other_minima, reach, weighted_minima),
         *_informed(rows),
     )
-    advice = (*_remedies(diagnosis, limits), *_checks(other_minima, reach, rows))
+    near = () if weighted_minima else [x for x in other_minima if x <= reach]
+    advice = (*_remedies(diagnosis, limits), *_checks(near, rows))
     return Verdict(converged, headline, sentences, advice, "corrected" if corrected else "plain")
 
 
 def _convergence(d: Diagnosis, limits: Thresholds) -> Iterator[str]:
     who = "chains" if len(d.bfmi) > 1 else "halves of the one chain"
+    if d.k_hat is not None:
+        who = "independent groups of draws"
     name, r_hat = d.worst_r_hat
     if r_hat <= limits.r_hat:
         yield f"The {who} agree: the largest R-hat is {r_hat:.3f} (allowed {limits.r_hat:g})."
@@ -88,13 +92,19 @@ def _convergence(d: Diagnosis, limits: Thresholds) -> Iterator[str]:
             f"{'Every quantity has at least' if enough else f'{name} has only'} {ess:.0f} "
             f"effective draws ({what}; needed {limits.ess:g})."
         )
+    if d.k_hat is not None and d.kish is not None:
+        yield (
+            f"Importance weights are {'stable' if d.well_weighted(limits) else 'not stable'}: "
+            f"Pareto k-hat {d.k_hat:.2f} (needed below {limits.k_hat:g}), worth {d.kish:.0f} "
+            f"independent draws (needed {limits.kish:g})."
+        )
     if d.divergences:
         allowed = d.divergent_share <= limits.divergent_share
         yield (
             f"{d.divergences} of {d.n_draws} draws diverged"
             + (", too few to matter." if allowed else ": the sampler missed a part of the space.")
         )
-    if not d.worst_bfmi >= limits.bfmi:
+    if d.bfmi and not d.worst_bfmi >= limits.bfmi:
         yield (
             f"The energy moved too slowly (BFMI {d.worst_bfmi:.2f}, needed {limits.bfmi:g}): "
             "the tails are not explored."
@@ -127,13 +137,17 @@ def _noise(
             )
 
 
-def _minima(others: Sequence[float], reach: float) -> Iterator[str]:
+def _minima(others: Sequence[float], reach: float, weighted: bool) -> Iterator[str]:
     near = [x for x in others if x <= reach]
     if near:
+        what = (
+            "the points that were weighted include those around them"
+            if weighted
+            else "the draws describe the best one alone"
+        )
         yield (
             f"The fit has {len(near)} other minim{'a' if len(near) > 1 else 'um'} that the noise "
-            f"does not exclude (chi-square higher by {near[0]:.3g}); the draws describe the best "
-            "one alone."
+            f"does not exclude (chi-square higher by {near[0]:.3g}); {what}."
         )
 
 
@@ -152,7 +166,9 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _remedies(d: Diagnosis, limits: Thresholds) -> Iterator[str]:
-    if not d.mixed(limits):
+    if not d.well_weighted(limits):
+        yield "Set optimization.engine to auto or nuts: importance sampling is not enough here."
+    elif not d.mixed(limits):
         yield (
             "Raise num_samples in optimization.cmc.per_shard_mcmc; if R-hat stays above "
             f"{limits.r_hat:g}, fix parameters that the data do not inform, or give them priors."
@@ -161,8 +177,8 @@ def _remedies(d: Diagnosis, limits: Thresholds) -> Iterator[str]:
         yield "Raise target_accept_prob in optimization.cmc.per_shard_mcmc towards 0.95 or 0.99."
 
 
-def _checks(others: Sequence[float], reach: float, rows: Sequence[Row]) -> Iterator[str]:
-    if any(x <= reach for x in others):
+def _checks(left_out: Sequence[float], rows: Sequence[Row]) -> Iterator[str]:
+    if left_out:
         yield (
             "Exclude the other minimum by physics: narrow bounds or priors, in particular of "
             "the velocity and of the fraction, and sample again."

@@ -65,7 +65,7 @@ def fit_cmc_multi_phi(
     if nlsq_results and config.use_nlsq_warmstart:
         space = _started(space, nlsq_results)
     fit = fit_scaled(bind(data, space), ScalingMode.parse(mode), on_event=_log_event)
-    analysis = analyse(fit, np.asarray(data.c2), config, noise, on_event=_log_event)
+    analysis = analyse(fit, np.asarray(data.c2), config, noise, engine="nuts", on_event=_log_event)
     return result_of(analysis, config, mode)
 
 

@@ -1,0 +1,89 @@
+"""What an engine returns: draws of equal weight, and what it recorded of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from heterodyne._typing import FloatArray
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """What NUTS recorded, leading axes (chain, draw).
+
+    Attributes:
+        energy: Hamiltonian at the end of each step.
+        n_gradients: Gradients of each step.
+        acceptance: Mean acceptance probability of each step.
+        diverging: Whether a step diverged.
+        step_size: Step size of each chain in the whitened frame, shape (chains,).
+        warmup_steps: Steps of adaptation of each chain.
+        warmup_gradients: Gradients of adaptation of all chains.
+    """
+
+    energy: FloatArray
+    n_gradients: FloatArray
+    acceptance: FloatArray
+    diverging: np.ndarray
+    step_size: FloatArray
+    warmup_steps: int
+    warmup_gradients: int
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """The weighted points from which importance sampling drew.
+
+    Attributes:
+        y: Coordinates, shape (n, d).
+        log_density: Log density of the coordinates, up to a constant, shape (n,).
+        weights: Pareto-smoothed weights, which add up to 1, shape (n,).
+        k_hat: Shape of the Pareto tail of the raw weights; above 0.7 their mean is not
+            to be trusted (Vehtari, Simpson, Gelman, Yao and Gabry, JMLR 25 (72), 2024).
+        rounds: Rounds of adaptation.
+    """
+
+    y: FloatArray
+    log_density: FloatArray
+    weights: FloatArray
+    k_hat: float
+    rounds: int
+
+    @property
+    def kish(self) -> float:
+        """Number of points of equal weight that are worth as much (Kish)."""
+        return float(1.0 / np.sum(self.weights**2))
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Draws from the posterior, leading axes (chain, draw).
+
+    Attributes:
+        y: Coordinates, shape (chains, draws, d).
+        log_density: Log density of the coordinates, up to a constant.
+        trajectories: What NUTS recorded; None for another engine.
+        proposals: What importance sampling drew from; None for another engine.
+    """
+
+    y: FloatArray
+    log_density: FloatArray
+    trajectories: Trajectories | None = None
+    proposals: Proposals | None = None
+
+    @property
+    def engine(self) -> str:
+        """Name of the engine."""
+        return "nuts" if self.proposals is None else "importance"
+
+    @property
+    def n_chains(self) -> int:
+        """Number of chains, or of independent groups of proposals."""
+        return self.y.shape[0]
+
+    @property
+    def n_draws(self) -> int:
+        """Number of draws of each chain."""
+        return self.y.shape[1]

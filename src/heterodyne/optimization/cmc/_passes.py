@@ -1,0 +1,193 @@
+"""The passes over one data set: for independent errors, and corrected for speckle noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
+
+import numpy as np
+
+from heterodyne._events import EventSink, Message
+from heterodyne._typing import FloatArray
+from heterodyne.core._jax import jnp
+from heterodyne.optimization.cmc._diagnostics import (
+    THRESHOLDS,
+    Diagnosis,
+    diagnose,
+    diagnose_weighted,
+)
+from heterodyne.optimization.cmc._draws import Draws
+from heterodyne.optimization.cmc._engine import Engine, drive
+from heterodyne.optimization.cmc._frame import (
+    Frame,
+    competing_modes,
+    data_information,
+    laplace_frame,
+    posterior_mode,
+)
+from heterodyne.optimization.cmc._importance import ImportanceSampler
+from heterodyne.optimization.cmc._nuts import Target
+from heterodyne.optimization.cmc._quantities import Quantities
+from heterodyne.optimization.cmc._sampler import Sampler, Schedule
+from heterodyne.optimization.derived import Derived
+from heterodyne.optimization.nlsq.core import Fit
+from heterodyne.optimization.posterior import Posterior
+from heterodyne.optimization.sandwich import Adjustment, SpeckleNoise, adjustment
+
+S = TypeVar("S")
+EngineName = Literal["auto", "nuts", "importance"]
+PLAIN, CORRECTED = "plain", "corrected"
+PASSES = (PLAIN, CORRECTED)
+ENGINES = ("importance", "nuts")
+
+
+@dataclass(frozen=True)
+class Keeper:
+    """Where states are kept, as arrays by name, for each pass and engine.
+
+    Attributes:
+        load: Returns the state to go on from, if there is one.
+        save: Receives the state after every block.
+    """
+
+    load: Callable[[str], Mapping[str, FloatArray] | None] = lambda key: None
+    save: Callable[[str, Mapping[str, FloatArray]], None] = lambda key, arrays: None
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Draws of one pass.
+
+    Attributes:
+        draws: Draws of the coordinates.
+        quantities: The draws by name.
+        diagnosis: Their convergence.
+    """
+
+    draws: Draws
+    quantities: Quantities
+    diagnosis: Diagnosis
+
+
+@dataclass(frozen=True)
+class Passes:
+    """What the passes over one data set share.
+
+    Attributes:
+        fit: The fit of the data, from which sampling starts.
+        posterior: Map and density.
+        derived: Quantities at reference times.
+        schedule: How much to sample.
+        engine: What draws; ``auto`` takes importance sampling where its weights are good,
+            and NUTS elsewhere.
+        scale: Estimate of sigma that scales its prior.
+        keeper: Where states are kept.
+        on_event: Receives the progress.
+    """
+
+    fit: Fit
+    posterior: Posterior
+    derived: Derived
+    schedule: Schedule
+    engine: EngineName
+    scale: float
+    keeper: Keeper
+    on_event: EventSink
+
+    def plain(self) -> Sampled:
+        """Sample with the likelihood of independent errors."""
+        target = Target.plain(self.fit.problem.data, self.scale, self.posterior.size)
+        return self._sample(PLAIN, target, self._frames())
+
+    def corrected(self, noise: SpeckleNoise) -> tuple[Sampled, SpeckleNoise]:
+        """Sample with the likelihood adjusted for speckle noise.
+
+        Returns:
+            The draws, and the noise with that included which the fit has absorbed.
+        """
+        data, mode = self.fit.problem.data, posterior_mode(self.posterior, self.fit)
+        sigma = float(np.exp(mode[-1]))
+        change = adjustment(self.posterior, mode, data, noise, sigma, self.on_event)
+        target = Target(
+            data, jnp.asarray(self.scale), jnp.asarray(change.centre), jnp.asarray(change.matrix)
+        )
+        others = [_adjusted(frame, change) for frame in self._frames()[1:]]
+        frames = (self._laplace(mode, change.information), *others)
+        noise = replace(noise, effective_speckles=change.effective_speckles)
+        return self._sample(CORRECTED, target, frames), noise
+
+    def _frames(self) -> tuple[Frame, ...]:
+        """Normal approximations, for independent errors, of the modes that compete."""
+        found = []
+        for rank in competing_modes(self.fit):
+            y = posterior_mode(self.posterior, self.fit, rank)
+            found.append(self._laplace(y, data_information(self.posterior, y, self.fit, rank)))
+        return tuple(found)
+
+    def _laplace(self, y: FloatArray, information: FloatArray) -> Frame:
+        n_pairs = self.fit.problem.n_pairs
+        return laplace_frame(self.posterior, y, information, self.scale, n_pairs)
+
+    def _sample(self, name: str, target: Target, frames: tuple[Frame, ...]) -> Sampled:
+        s, stage = self.schedule, f"{name} draws"
+        if self.engine != "nuts":
+            weighted = ImportanceSampler(
+                self.posterior,
+                target,
+                frames,
+                s.seed,
+                n_groups=max(2, s.n_chains),
+                n_draws=min(s.n_draws, ImportanceSampler.n_draws),
+                stage=f"{name} weights",
+            )
+            found = self._driven(name, weighted, weighted.start)
+            if self.engine == "importance" or found.diagnosis.mixed(THRESHOLDS):
+                return found
+            self.on_event(Message(_handed_over(name, found.diagnosis)))
+        nuts = Sampler(self.posterior, target, s, stage)
+        return self._driven(name, nuts, lambda: nuts.start(frames[0]))
+
+    def _driven(self, name: str, engine: Engine[S], start: Callable[[], S]) -> Sampled:
+        key = state_key(name, engine.name)
+        kept = self.keeper.load(key)
+        draws = drive(
+            engine,
+            start() if kept is None else engine.from_arrays(kept),
+            lambda draws: self._named(draws).diagnosis.mixed(THRESHOLDS),
+            lambda state: self.keeper.save(key, engine.to_arrays(state)),
+            self.on_event,
+        )
+        return self._named(draws)
+
+    def _named(self, draws: Draws) -> Sampled:
+        quantities = Quantities.of(self.posterior, draws.y, self.derived)
+        values = quantities.all() | {"log density": draws.log_density}
+        if draws.proposals is None:
+            assert draws.trajectories is not None
+            walks = draws.trajectories
+            return Sampled(draws, quantities, diagnose(values, walks.energy, walks.diverging))
+        seen = draws.proposals
+        of_points = Quantities.of(self.posterior, seen.y[None], self.derived).all()
+        points = {name: x[0] for name, x in of_points.items()} | {"log density": seen.log_density}
+        return Sampled(draws, quantities, diagnose_weighted(values, points, seen))
+
+
+def state_key(name: str, engine: str) -> str:
+    """Name under which the state of an engine in a pass is kept."""
+    return f"{name}_{engine}"
+
+
+def _handed_over(name: str, d: Diagnosis) -> str:
+    return (
+        f"{name.capitalize()} draws: importance sampling is not good enough here (Pareto k-hat "
+        f"{d.k_hat:.2f}, worth {d.kish:.0f} independent draws), so NUTS takes over."
+    )
+
+
+def _adjusted(frame: Frame, change: Adjustment) -> Frame:
+    """Return where the adjusted likelihood has a mode of the plain one."""
+    centre, factor = (np.asarray(x) for x in frame)
+    moved = change.centre + np.linalg.solve(change.matrix, centre - change.centre)
+    wider = np.linalg.solve(change.matrix, factor)
+    return Frame(jnp.asarray(moved), jnp.linalg.cholesky(jnp.asarray(wider @ wider.T)))
