@@ -117,3 +117,34 @@ def densities(y, target):
     parts = [[np.asarray(x) for x in _densities(jnp.asarray(part), target)] for part in padded]
     density, parameters = (np.concatenate(x)[: y.shape[0]] for x in zip(*parts, strict=True))
     return density, parameters
+
+
+# At alpha = 0 prefactor and offset are one; with a negative offset J is on its floor early.
+FLAT, FLOOR = (0.0, 0.0), (1.0, -1.5e4)
+PARAMETERS = ("alpha_ref", "D_offset_ref", "contrast", "sigma")
+
+
+def adjusted(case):
+    """The target of a case with a likelihood wider and turned about the truth."""
+    widths = np.array([0.1, 1e3, 2e-3, 0.07])
+    turn = np.diag([0.4, 0.5, 0.6, 1.0])
+    turn[0, 1], turn[2, 0] = 0.15, -0.1
+    matrix = turn * widths[:, None] / widths
+    centre = jnp.asarray(coordinates_of(*case))
+    return target_of(*case)._replace(centre=centre, matrix=jnp.asarray(matrix))
+
+
+def on_grid(target, y):
+    """Nodes and weights of the posterior on a turned grid that covers draws y."""
+    flat = y.reshape(-1, 4)
+    axis = np.linspace(-7.0, 7.0, 17)
+    z = np.stack([x.ravel() for x in np.meshgrid(*[axis] * 4, indexing="ij")], axis=1)
+    turn = np.linalg.qr(np.random.default_rng(0).normal(size=(4, 4)))[0]
+    inside = np.linalg.norm(z, axis=1) <= 7.0
+    factor = np.linalg.cholesky(np.cov(flat, rowvar=False)) @ turn
+    log_density, parameters = densities(flat.mean(axis=0) + z[inside] @ factor.T, target)
+    weights = np.exp(log_density - log_density.max())
+    weights /= weights.sum()
+    rim = np.linalg.norm(z[inside], axis=1) > 6.0
+    assert weights[rim].sum() < 1e-3
+    return parameters, weights

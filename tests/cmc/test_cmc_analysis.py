@@ -23,7 +23,8 @@ from cmc_cases import (
 from scipy import stats
 
 from heterodyne.core.simulate import simulate_pairs
-from heterodyne.optimization.cmc._analysis import Keeper, analyse, noise_seen
+from heterodyne.optimization.cmc._analysis import analyse, noise_seen
+from heterodyne.optimization.cmc._passes import Keeper
 from heterodyne.optimization.cmc._pipeline import fit_run
 from heterodyne.optimization.cmc._quantities import Quantities, curve_bands, prior_draws
 from heterodyne.optimization.derived import Derived
@@ -37,9 +38,9 @@ def independent():
     """Analysis of data with independent errors, and what its keeper was given."""
     c2 = simulate_pairs(experiment(0.5, 0.0), CONTRAST, OFFSET, SIGMA, 2)
     kept = []
-    keeper = Keeper(save=lambda name, state: kept.append((name, state)))
+    keeper = Keeper(save=lambda key, arrays: kept.append((key, arrays)))
     fit = fit_run(CONFIG, measured(c2))
-    return analyse(fit, c2, CONFIG.cmc_config(), keeper=keeper), kept
+    return analyse(fit, c2, CONFIG.cmc_config(), engine="nuts", keeper=keeper), kept
 
 
 def test_independent_errors_are_sampled_once(independent):
@@ -49,8 +50,11 @@ def test_independent_errors_are_sampled_once(independent):
     assert found.corrected_draws is None
     assert found.verdict.believe == "plain"
     assert all(row.corrected is None for row in found.rows)
-    assert {name for name, _ in kept} == {"plain"}
-    assert [state.warmup_steps + state.n_steps for _, state in kept] == list(range(50, 351, 50))
+    assert {key for key, _ in kept} == {"plain_nuts"}
+    counts = [
+        int(a["warmup_steps"]) + (a["steps_z"].shape[1] if "steps_z" in a else 0) for _, a in kept
+    ]
+    assert counts == list(range(50, 351, 50))
 
 
 def test_draws_lie_about_the_truth_as_wide_as_the_fit_says(independent):

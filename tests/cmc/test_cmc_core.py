@@ -95,7 +95,7 @@ def test_figures_are_those_of_the_draws(run):
     draws = result.get_samples_array()
     assert draws.shape == (result.num_chains, result.num_samples, len(NAMES))
     assert (result.num_chains, result.num_shards) == (2, 1)
-    assert result.num_warmup == analysis.draws.warmup_steps > 0
+    assert result.num_warmup == analysis.draws.trajectories.warmup_steps > 0
     np.testing.assert_allclose(result.posterior_mean, draws.mean(axis=(0, 1)), rtol=1e-12)
     for k, name in enumerate(NAMES):
         for level, ends in (("95", (0.025, 0.975)), ("89", (0.055, 0.945))):
@@ -342,7 +342,8 @@ def given_scale(monkeypatch, sigma):
     """The scale of the noise that the engine receives."""
     seen = []
 
-    def stop(fit, c2, config, noise, on_event):
+    def stop(fit, c2, config, noise, engine, on_event):
+        assert engine == "nuts"
         seen.append(noise)
         raise StopError(None, ScalingMode.INDIVIDUAL)
 

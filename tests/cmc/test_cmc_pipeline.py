@@ -44,8 +44,13 @@ class Run:
         return json.loads(self.folder.file(name).read_text(encoding="utf-8"))
 
 
-def go(path, on_event, **options):
-    return _pipeline.run(CONFIG, speckles(), RunFolder(path), on_event, **options)
+def with_engine(name):
+    optimization = CONFIG.optimization.model_copy(update={"engine": name})
+    return CONFIG.model_copy(update={"optimization": optimization})
+
+
+def go(path, on_event, engine="nuts", **options):
+    return _pipeline.run(with_engine(engine), speckles(), RunFolder(path), on_event, **options)
 
 
 def checkpoints(path):
@@ -67,7 +72,7 @@ def done(tmp_path_factory):
 def test_a_run_leaves_the_files_of_its_folder(done):
     assert {file.name for file in done.folder.path.iterdir()} == FILES
     # Each pass kept its states while it ran.
-    assert done.kept == {checkpoint("plain"), checkpoint("corrected")}
+    assert done.kept == {checkpoint("plain_nuts"), checkpoint("corrected_nuts")}
 
 
 def test_the_summary_holds_what_its_readers_need(done):
@@ -186,11 +191,11 @@ def interrupting(stage, steps):
 def test_an_interrupted_run_goes_on_to_the_draws_it_would_have_had(done, tmp_path):
     with pytest.raises(InterruptedRunError, match="The same command goes on with it"):
         go(tmp_path, interrupting("plain draws", 300))
-    assert checkpoints(tmp_path) == {checkpoint("plain")}
+    assert checkpoints(tmp_path) == {checkpoint("plain_nuts")}
     assert not (tmp_path / "summary.json").exists()
     with pytest.raises(InterruptedRunError):
         go(tmp_path, interrupting("corrected draws", 150), resume=True)
-    assert checkpoints(tmp_path) == {checkpoint("plain"), checkpoint("corrected")}
+    assert checkpoints(tmp_path) == {checkpoint("plain_nuts"), checkpoint("corrected_nuts")}
     events = []
     go(tmp_path, events.append)
     assert Message("Going on with the interrupted run in this folder.") in events
@@ -203,6 +208,38 @@ def test_an_interrupted_run_goes_on_to_the_draws_it_would_have_had(done, tmp_pat
         for path in (tmp_path / "posterior.nc", done.folder.file("posterior.nc"))
     )
     assert ours.identical(theirs)
+
+
+def test_weighted_draws_are_interrupted_and_written_alike(done, tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    for path in (whole, parts):
+        path.mkdir()
+    go(whole, print, "auto")
+    with pytest.raises(InterruptedRunError, match="The same command goes on with it"):
+        go(parts, interrupting("plain weights", 2048), "auto")
+    assert checkpoints(parts) == {checkpoint("plain_importance")}
+    events = []
+    go(parts, events.append, "auto", resume=True)
+    done_before = min(e.done for e in events if getattr(e, "stage", "") == "plain weights")
+    assert done_before == 2048
+    assert {file.name for file in whole.iterdir()} == FILES
+    ours, theirs = (
+        xarray.load_datatree(path / "posterior.nc", engine="h5netcdf") for path in (parts, whole)
+    )
+    assert ours.identical(theirs)
+    assert set(ours["sample_stats"].data_vars) == {"lp"}
+    summary = json.loads((whole / "summary.json").read_text(encoding="utf-8"))
+    sampler = summary["sampler"]
+    assert sampler["engine"] == "importance"
+    assert sampler["k_hat"] < 0.7
+    assert sampler["kish"] >= 1000
+    assert not {"divergences", "bfmi_min", "step_size"} & set(sampler)
+    # Both engines describe one posterior.
+    walked = {row["name"]: row for row in done.read("summary.json")["rows"]}
+    for row in summary["rows"]:
+        other = walked[row["name"]]
+        assert row["mean"] == pytest.approx(other["mean"], abs=0.4 * other["sd"]), row["name"]
+        assert row["sd"] == pytest.approx(other["sd"], rel=0.25), row["name"]
 
 
 def test_a_run_stopped_before_its_first_draw_starts_anew(tmp_path, monkeypatch):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cache
 from itertools import pairwise
 
@@ -10,12 +10,16 @@ import numpy as np
 import pytest
 from arviz_stats.base.array import array_stats
 from cmc_cases import (
+    FLAT,
+    FLOOR,
+    PARAMETERS,
     POSTERIOR,
     SCHEDULE,
     T,
-    coordinates_of,
+    adjusted,
     densities,
     frame_of,
+    on_grid,
     sampler_of,
     target_of,
 )
@@ -25,15 +29,12 @@ from heterodyne._events import Progress
 from heterodyne.config.cmc import CMCConfig
 from heterodyne.core._jax import jax, jnp
 from heterodyne.optimization.cmc import _sampler
-from heterodyne.optimization.cmc._checkpoint import from_arrays, to_arrays
+from heterodyne.optimization.cmc._engine import drive
 from heterodyne.optimization.cmc._nuts import Steps
 from heterodyne.optimization.cmc._sampler import Schedule
 
 MANY = replace(SCHEDULE, n_draws=800)
 FEW = replace(SCHEDULE, n_draws=100)
-# At alpha = 0 prefactor and offset are one; with a negative offset J is on its floor early.
-FLAT, FLOOR = (0.0, 0.0), (1.0, -1.5e4)
-PARAMETERS = ("alpha_ref", "D_offset_ref", "contrast", "sigma")
 
 
 def never(draws):
@@ -43,33 +44,7 @@ def never(draws):
 @cache
 def draws_of(case, schedule=FEW):
     sampler = sampler_of(target_of(*case), schedule)
-    return sampler.run(sampler.start(frame_of(*case)), never)
-
-
-def adjusted(case):
-    """The target of a case with a likelihood wider and turned about the truth."""
-    widths = np.array([0.1, 1e3, 2e-3, 0.07])
-    turn = np.diag([0.4, 0.5, 0.6, 1.0])
-    turn[0, 1], turn[2, 0] = 0.15, -0.1
-    matrix = turn * widths[:, None] / widths
-    centre = jnp.asarray(coordinates_of(*case))
-    return target_of(*case)._replace(centre=centre, matrix=jnp.asarray(matrix))
-
-
-def on_grid(target, y):
-    """Nodes and weights of the posterior on a turned grid that covers draws y."""
-    flat = y.reshape(-1, 4)
-    axis = np.linspace(-7.0, 7.0, 17)
-    z = np.stack([x.ravel() for x in np.meshgrid(*[axis] * 4, indexing="ij")], axis=1)
-    turn = np.linalg.qr(np.random.default_rng(0).normal(size=(4, 4)))[0]
-    inside = np.linalg.norm(z, axis=1) <= 7.0
-    factor = np.linalg.cholesky(np.cov(flat, rowvar=False)) @ turn
-    log_density, parameters = densities(flat.mean(axis=0) + z[inside] @ factor.T, target)
-    weights = np.exp(log_density - log_density.max())
-    weights /= weights.sum()
-    rim = np.linalg.norm(z[inside], axis=1) > 6.0
-    assert weights[rim].sum() < 1e-3
-    return parameters, weights
+    return drive(sampler, sampler.start(frame_of(*case)), never)
 
 
 def assert_same_posterior(draws, target):
@@ -97,7 +72,7 @@ def assert_same_posterior(draws, target):
 @pytest.mark.parametrize("case", [FLAT, FLOOR], ids=["alpha_0", "floor"])
 def test_draws_follow_the_posterior(case):
     draws = draws_of(case, MANY)
-    assert draws.diverging.mean() < 0.05
+    assert draws.trajectories.diverging.mean() < 0.05
     _, parameters = densities(draws.y.reshape(-1, 4), target_of(*case))
     alpha, level = parameters[:, 0], parameters[:, 1]
     if case == FLAT:
@@ -112,7 +87,7 @@ def test_draws_follow_the_posterior(case):
 def test_draws_follow_an_adjusted_likelihood():
     target = adjusted(FLAT)
     sampler = sampler_of(target, MANY)
-    draws = sampler.run(sampler.start(frame_of(*FLAT)), never)
+    draws = drive(sampler, sampler.start(frame_of(*FLAT)), never)
     assert_same_posterior(draws, target)
     plain = draws_of(FLAT, MANY).y.reshape(-1, 4).std(axis=0)
     assert (draws.y.reshape(-1, 4).std(axis=0)[:3] > 1.3 * plain[:3]).all()
@@ -124,16 +99,18 @@ def test_the_recorded_density_is_that_of_the_draws():
     np.testing.assert_allclose(draws.log_density.ravel(), expected, rtol=1e-9)
     assert draws.y.shape == (2, 100, 4)
     assert (draws.n_chains, draws.n_draws) == (2, 100)
-    assert draws.warmup_steps == 4 * 50
-    assert draws.warmup_gradients >= 2 * draws.warmup_steps
-    assert draws.n_gradients.min() >= 1
+    walks = draws.trajectories
+    assert (draws.engine, draws.proposals) == ("nuts", None)
+    assert walks.warmup_steps == 4 * 50
+    assert walks.warmup_gradients >= 2 * walks.warmup_steps
+    assert walks.n_gradients.min() >= 1
     # Energies hold the kinetic energy beside the potential one.
-    assert (draws.energy >= -draws.log_density).all()
+    assert (walks.energy >= -draws.log_density).all()
 
 
 def test_the_seed_decides_the_draws():
     sampler = sampler_of(target_of(*FLAT), FEW)
-    again = sampler.run(sampler.start(frame_of(*FLAT)), never)
+    again = drive(sampler, sampler.start(frame_of(*FLAT)), never)
     np.testing.assert_array_equal(again.y, draws_of(FLAT).y)
     other = draws_of(FLAT, replace(FEW, seed=4))
     assert not np.isin(other.y, again.y).any()
@@ -174,29 +151,29 @@ def test_the_last_frame_is_that_of_the_posterior():
 def states():
     """The state after each block of an undisturbed run: 4 of adaptation, 2 of draws."""
     sampler, seen = sampler_of(target_of(*FLAT), FEW), []
-    sampler.run(sampler.start(frame_of(*FLAT)), never, seen.append)
+    drive(sampler, sampler.start(frame_of(*FLAT)), never, seen.append)
     return seen
 
 
 @pytest.mark.parametrize("block", range(6))
 def test_a_run_goes_on_to_the_same_draws_after_any_block(block, states, tmp_path):
     assert len(states) == 6
-    np.savez(tmp_path / "state.npz", **to_arrays(states[block]))
+    np.savez(tmp_path / "state.npz", **sampler_of(target_of(*FLAT), FEW).to_arrays(states[block]))
     sampler = sampler_of(target_of(*FLAT), FEW)
     with np.load(tmp_path / "state.npz") as arrays:
-        state = from_arrays(arrays, sampler)
+        state = sampler.from_arrays(arrays)
     assert (state.stage, state.n_steps) == (states[block].stage, states[block].n_steps)
-    draws, expected = sampler.run(state, never), draws_of(FLAT)
-    for name in ("y", "log_density", "energy", "n_gradients", "acceptance", "step_size"):
-        np.testing.assert_array_equal(getattr(draws, name), getattr(expected, name))
-    assert draws.warmup_steps == expected.warmup_steps
-    assert draws.warmup_gradients == expected.warmup_gradients
+    draws, expected = drive(sampler, state, never), draws_of(FLAT)
+    np.testing.assert_array_equal(draws.y, expected.y)
+    np.testing.assert_array_equal(draws.log_density, expected.log_density)
+    for name, found in asdict(draws.trajectories).items():
+        np.testing.assert_array_equal(found, getattr(expected.trajectories, name))
 
 
 def test_a_state_from_a_file_shares_the_compiled_block(states):
     sampler = sampler_of(target_of(*FLAT), FEW)
     started = sampler.start(frame_of(*FLAT))
-    loaded = from_arrays(to_arrays(started), sampler)
+    loaded = sampler.from_arrays(sampler.to_arrays(started))
 
     def kinds(state):
         leaves = jax.tree.leaves((state.chains[0], state.frame))
@@ -228,9 +205,10 @@ def schedule(**changes):
 def test_blocks_fill_stages_and_draws(walk):
     plan = schedule(n_adapt=70, n_stages=2, block=50, n_draws=120)
     sampler = sampler_of(target_of(*FLAT), plan)
-    draws = sampler.run(sampler.start(frame_of(*FLAT)), never)
+    draws = drive(sampler, sampler.start(frame_of(*FLAT)), never)
     assert walk == [50, 20, 50, 20, 50, 50, 20]
-    assert (draws.n_draws, draws.warmup_steps, draws.warmup_gradients) == (120, 140, 420)
+    walks = draws.trajectories
+    assert (draws.n_draws, walks.warmup_steps, walks.warmup_gradients) == (120, 140, 420)
 
 
 @pytest.mark.parametrize("block", [50, 30])
@@ -242,7 +220,7 @@ def test_whether_draws_suffice_is_asked_at_growing_intervals(walk, block):
         asked.append(draws.n_draws)
         return False
 
-    sampler.run(sampler.start(frame_of(*FLAT)), enough)
+    drive(sampler, sampler.start(frame_of(*FLAT)), enough)
     assert asked == sorted(plan.looks())
     assert len(asked) > 5
     assert all(n % block == 0 for n in asked)
@@ -253,14 +231,14 @@ def test_whether_draws_suffice_is_asked_at_growing_intervals(walk, block):
 def test_sampling_stops_where_draws_suffice(walk):
     plan = schedule(n_adapt=50, n_stages=1, block=50, n_draws=1000)
     sampler = sampler_of(target_of(*FLAT), plan)
-    draws = sampler.run(sampler.start(frame_of(*FLAT)), lambda draws: draws.n_draws >= 300)
+    draws = drive(sampler, sampler.start(frame_of(*FLAT)), lambda draws: draws.n_draws >= 300)
     assert draws.n_draws == min(n for n in plan.looks() if n >= 300)
 
 
 def test_progress_counts_to_its_total(walk):
     plan = schedule(n_adapt=50, n_stages=2, block=50, n_draws=150)
     sampler, events = sampler_of(target_of(*FLAT), plan), []
-    sampler.run(sampler.start(frame_of(*FLAT)), never, on_event=events.append)
+    drive(sampler, sampler.start(frame_of(*FLAT)), never, on_event=events.append)
     assert all(isinstance(e, Progress) and e.stage == "draws" for e in events)
     assert [e.done for e in events] == [0, 50, 100, 150, 200, 250]
     assert {e.total for e in events} == {250}

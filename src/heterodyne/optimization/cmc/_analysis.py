@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from heterodyne._typing import FloatArray
 from heterodyne.config.cmc import CMCConfig
 from heterodyne.optimization.cmc._diagnostics import Diagnosis
 from heterodyne.optimization.cmc._draws import Draws
-from heterodyne.optimization.cmc._passes import EngineName, Keeper, Passes
+from heterodyne.optimization.cmc._passes import EngineName, Keeper, Passes, Sampled
 from heterodyne.optimization.cmc._quantities import Quantities, prior_draws
 from heterodyne.optimization.cmc._rows import Row, make_rows
 from heterodyne.optimization.cmc._sampler import Schedule
@@ -119,14 +119,23 @@ def analyse(
     corrected = None
     if seen.likely:
         corrected, seen = passes.corrected(seen)
-    prior = prior_draws(posterior, scale, derived, _PRIOR_DRAWS, schedule.seed)
+    analysis = _judged(passes, plain, corrected, seen)
+    return replace(analysis, seconds=time.monotonic() - started)
+
+
+def _judged(
+    passes: Passes, plain: Sampled, corrected: Sampled | None, noise: SpeckleNoise
+) -> Analysis:
+    """Put tables and verdict beside the draws."""
+    posterior, derived, result = passes.posterior, passes.derived, passes.fit.result
+    prior = prior_draws(posterior, passes.scale, derived, _PRIOR_DRAWS, passes.schedule.seed)
     diagnosis = plain.diagnosis
     if corrected is not None:
         diagnosis = diagnosis.joined(corrected.diagnosis)
     stretched = None if corrected is None else corrected.quantities
     rows = make_rows(plain.quantities, stretched, prior, diagnosis, posterior.space, derived)
     return Analysis(
-        fit=fit,
+        fit=passes.fit,
         posterior=posterior,
         derived=derived,
         draws=plain.draws,
@@ -135,17 +144,17 @@ def analyse(
         corrected_draws=None if corrected is None else corrected.draws,
         prior=prior,
         diagnosis=diagnosis,
-        noise=seen,
+        noise=noise,
         rows=rows,
         verdict=judge(
             rows,
             diagnosis,
-            seen,
-            other_minima=fit.result.modes,
-            reduced_chi_square=fit.result.reduced_chi_square,
+            noise,
+            other_minima=result.modes,
+            reduced_chi_square=result.reduced_chi_square,
             weighted_minima=(corrected or plain).draws.proposals is not None,
         ),
-        seconds=time.monotonic() - started,
+        seconds=0.0,
     )
 
 

@@ -32,7 +32,7 @@ from heterodyne.optimization.cmc._nuts import Target
 from heterodyne.optimization.posterior import Posterior
 
 _ROUND = 4096
-_ROUNDS = 4
+_ROUNDS = 5
 _BLOCK = 1024
 _PART = 256
 _BATCH = 64
@@ -50,6 +50,8 @@ _FOR_MOMENTS = 8.0
 _SHRINKAGE = 10.0
 # Log weights this far below the largest count nothing.
 _NEGLIGIBLE = 600.0
+# A tail cannot be judged by fewer points.
+_FEWEST = 100
 
 
 class Component(NamedTuple):
@@ -107,7 +109,7 @@ class ImportanceSampler:
         frames: Normal approximations of the modes, the best one first.
         seed: Seed of all random numbers.
         n_groups: Number of independent groups of points, which stand in for chains.
-        n_draws: Largest number of draws of a group.
+        n_draws: Number of draws of a group.
         stage: Name of the work in progress events.
     """
 
@@ -258,16 +260,22 @@ def tempered(log_weights: FloatArray, least: float) -> FloatArray:
 def smoothed(log_weights: FloatArray) -> tuple[FloatArray, float]:
     """Return Pareto-smoothed weights that add up to 1, and the shape of their tail."""
     top = log_weights.max()
-    if not np.isfinite(top):
-        return np.full(log_weights.size, 1.0 / log_weights.size), float("inf")
-    ratios = np.maximum(log_weights - top, -_NEGLIGIBLE)
+    ratios = log_weights - (top if np.isfinite(top) else 0.0)
+    counted = ratios > -_NEGLIGIBLE
+    if counted.sum() < _FEWEST:
+        weights = np.where(counted, 1.0, 0.0) if counted.any() else np.ones(ratios.size)
+        return weights / weights.sum(), float("inf")
     statistics: Any = array_stats
-    # ArviZ takes the logarithm of the inverse weights.
-    smooth, k_hat = statistics.psislw(-ratios)
+    with np.errstate(all="ignore"):
+        # ArviZ takes the logarithm of the inverse weights.
+        smooth, k_hat = statistics.psislw(-ratios[counted])
     smooth = np.asarray(smooth, float)
     if not (np.isfinite(k_hat) and np.isfinite(smooth).all()):
-        smooth, k_hat = ratios, np.inf
-    return np.exp(smooth - logsumexp(smooth)), float(k_hat)
+        smooth, k_hat = ratios[counted], np.inf
+    weights = np.zeros(ratios.size)
+    weights[counted] = np.exp(smooth - smooth.max())
+    weights /= weights.sum()
+    return weights, float(k_hat)
 
 
 def _draw(mixture: Mixture, rng: np.random.Generator, n: int) -> FloatArray:

@@ -138,7 +138,6 @@ class Passes:
                 frames,
                 s.seed,
                 n_groups=max(2, s.n_chains),
-                n_draws=min(s.n_draws, ImportanceSampler.n_draws),
                 stage=f"{name} weights",
             )
             found = self._driven(name, weighted, weighted.start)

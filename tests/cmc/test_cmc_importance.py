@@ -1,0 +1,336 @@
+"""Importance sampling against dense integration, closed forms and simulations."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+from cmc_cases import (
+    CONFIG,
+    CONTRAST,
+    FLAT,
+    FLOOR,
+    OFFSET,
+    PARAMETERS,
+    POSTERIOR,
+    SIGMA,
+    adjusted,
+    densities,
+    experiment,
+    frame_of,
+    measured,
+    on_grid,
+    target_of,
+)
+from scipy import stats
+
+from heterodyne._events import Message, Progress
+from heterodyne.core._jax import jnp
+from heterodyne.core.simulate import simulate_pairs
+from heterodyne.optimization.cmc import _importance
+from heterodyne.optimization.cmc._analysis import analyse
+from heterodyne.optimization.cmc._diagnostics import THRESHOLDS, diagnose_weighted
+from heterodyne.optimization.cmc._diagnostics import weighted_effective as effective
+from heterodyne.optimization.cmc._draws import Proposals
+from heterodyne.optimization.cmc._engine import drive
+from heterodyne.optimization.cmc._frame import Frame
+from heterodyne.optimization.cmc._importance import Component, ImportanceSampler, smoothed, tempered
+from heterodyne.optimization.cmc._passes import Keeper
+from heterodyne.optimization.cmc._pipeline import fit_run
+
+
+def never(draws):
+    return False
+
+
+def sampler_of(target, *frames, seed=3):
+    return ImportanceSampler(POSTERIOR, target, frames, seed, n_groups=2, n_draws=500)
+
+
+@cache
+def draws_of(case):
+    sampler = sampler_of(target_of(*case), frame_of(*case))
+    return drive(sampler, sampler.start(), never)
+
+
+def assert_same_posterior(draws, target):
+    """Weighted means, variances and quantiles agree with the grid within their errors."""
+    points = draws.proposals
+    weights = points.weights
+    nodes, mass = on_grid(target, draws.y)
+    _, found = densities(points.y, target)
+    for k, name in enumerate(PARAMETERS):
+        x, node = found[:, k], nodes[:, k]
+        mean, order = mass @ node, np.argsort(node)
+        cumulative = np.cumsum(mass[order])
+        quantiles = node[order][np.searchsorted(cumulative, [0.05, 0.5, 0.95])]
+        tests = [lambda v: v, lambda v, m=mean: (v - m) ** 2]
+        tests += [lambda v, q=q: (v < q).astype(float) for q in quantiles]
+        for j, test in enumerate(tests):
+            values = test(x)
+            spread = np.sqrt(weights @ (values - weights @ values) ** 2)
+            error = spread / np.sqrt(effective(values, weights))
+            assert error < 0.05 * spread
+            allowed = 4.0 * error + 0.005 * spread
+            assert weights @ values == pytest.approx(mass @ test(node), abs=allowed), (name, j)
+
+
+@pytest.mark.parametrize("case", [FLAT, FLOOR], ids=["alpha_0", "floor"])
+def test_weighted_points_follow_the_posterior(case):
+    draws = draws_of(case)
+    assert draws.proposals.k_hat < 0.7
+    assert draws.proposals.kish > 4000
+    assert_same_posterior(draws, target_of(*case))
+
+
+def test_weighted_points_follow_an_adjusted_likelihood():
+    target = adjusted(FLAT)
+    sampler = sampler_of(target, frame_of(*FLAT))
+    assert_same_posterior(drive(sampler, sampler.start(), never), target)
+
+
+def test_the_recorded_density_is_that_of_the_draws():
+    draws = draws_of(FLAT)
+    assert draws.y.shape == (2, 500, 4)
+    assert (draws.engine, draws.n_chains, draws.n_draws) == ("importance", 2, 500)
+    expected, _ = densities(draws.y.reshape(-1, 4), target_of(*FLAT))
+    np.testing.assert_allclose(draws.log_density.ravel(), expected, rtol=1e-9)
+    np.testing.assert_allclose(draws.proposals.weights.sum(), 1.0)
+
+
+def test_draws_are_picked_in_proportion_to_their_weights():
+    draws = draws_of(FLAT)
+    points = draws.proposals
+    for name, tail in (("mean", lambda x: x), ("square", lambda x: x**2)):
+        for k in range(4):
+            at = tail(points.y[:, k] - draws.y[..., k].mean())
+            picked = tail(draws.y[..., k] - draws.y[..., k].mean())
+            spread = np.sqrt(points.weights @ (at - points.weights @ at) ** 2)
+            error = spread * np.sqrt(1.0 / picked.size + 1.0 / effective(at, points.weights))
+            assert picked.mean() == pytest.approx(points.weights @ at, abs=4 * error), (name, k)
+
+
+def test_groups_share_no_point_and_copies_are_neighbours():
+    first, second = draws_of(FLAT).y
+    both = {row.tobytes() for row in first} & {row.tobytes() for row in second}
+    assert not both
+    weights = np.array([0.7, 0.0, 0.1, 0.0, 0.2, 0.0])
+    picked = _importance._pick(weights, 0, 2, 10, np.random.default_rng(0))
+    assert sorted(picked) == [0] * 7 + [2] + [4] * 2
+    assert (np.diff(picked) != 0).sum() == 2
+
+
+def test_a_run_goes_on_to_the_same_draws_after_any_block(tmp_path):
+    sampler, states = sampler_of(target_of(*FLAT), frame_of(*FLAT)), []
+    expected = drive(sampler, sampler.start(), never, states.append)
+    assert len(states) == 20
+    for block in (0, 3, 4, 18):
+        np.savez(tmp_path / "state.npz", **sampler.to_arrays(states[block]))
+        with np.load(tmp_path / "state.npz") as arrays:
+            state = sampler.from_arrays(arrays)
+        found = drive(sampler, state, never)
+        np.testing.assert_array_equal(found.y, expected.y)
+        np.testing.assert_array_equal(found.proposals.weights, expected.proposals.weights)
+
+
+def test_the_seed_decides_the_draws():
+    sampler = sampler_of(target_of(*FLAT), frame_of(*FLAT), seed=4)
+    other = drive(sampler, sampler.start(), lambda draws: True)
+    assert not np.isin(other.y, draws_of(FLAT).y).any()
+
+
+def test_it_stops_after_the_round_that_suffices():
+    sampler, events = sampler_of(target_of(*FLAT), frame_of(*FLAT)), []
+    draws = drive(sampler, sampler.start(), lambda draws: True, on_event=events.append)
+    assert (len(draws.proposals.weights), draws.proposals.rounds) == (4096, 1)
+    assert all(isinstance(e, Progress) and e.stage == "draws" for e in events)
+    assert [e.done for e in events] == [0, 1024, 2048, 3072, 4096]
+
+
+CENTRES = np.array([[0.0, 0.0, 0.0, 0.0], [30.0, -20.0, 0.0, 10.0]])
+MASSES = (0.8, 0.2)
+
+
+def two_modes(z, target, frame, posterior):
+    """Density of two normal distributions far from each other, the second one narrow."""
+    y = np.asarray(frame.place(z))
+    parts = [
+        np.log(m) + stats.multivariate_normal(c, s**2 * np.eye(4)).logpdf(y)
+        for m, c, s in zip(MASSES, CENTRES, (1.0, 0.5), strict=True)
+    ]
+    return np.logaddexp(*parts)
+
+
+def test_separated_modes_have_the_weight_of_their_mass(monkeypatch):
+    monkeypatch.setattr(_importance, "_log_densities", two_modes)
+    frames = [
+        Frame(jnp.asarray(c), jnp.eye(4) * w) for c, w in zip(CENTRES, (1.2, 0.7), strict=True)
+    ]
+    sampler = sampler_of(target_of(*FLAT), *frames)
+    draws = drive(sampler, sampler.start(), never)
+    assert draws.proposals.k_hat < 0.7
+    points = draws.proposals
+    there = (points.y[:, 0] > 15).astype(float)
+    error = 0.4 / np.sqrt(effective(there, points.weights))
+    assert error < 0.01
+    assert points.weights @ there == pytest.approx(MASSES[1], abs=4 * error)
+    assert (draws.y[..., 0] > 15).mean() == pytest.approx(MASSES[1], abs=4 * error + 0.05)
+    second = draws.y[draws.y[..., 0] > 15]
+    np.testing.assert_allclose(second.mean(axis=0), CENTRES[1], atol=0.2)
+    np.testing.assert_allclose(second.std(axis=0), 0.5, rtol=0.25)
+
+
+def test_tails_heavier_than_those_of_the_mixture_are_noticed(monkeypatch):
+    def spike(z, target, frame, posterior):
+        heavy = stats.multivariate_t(np.zeros(4), np.eye(4), df=0.3)
+        return heavy.logpdf(np.asarray(frame.place(z)))
+
+    monkeypatch.setattr(_importance, "_log_densities", spike)
+    sampler = sampler_of(target_of(*FLAT), Frame(jnp.zeros(4), jnp.eye(4)))
+    draws = drive(sampler, sampler.start(), lambda draws: True)
+    assert draws.proposals.k_hat > 0.7
+
+
+def test_points_without_density_have_no_weight(monkeypatch):
+    def half(z, target, frame, posterior):
+        y = np.asarray(frame.place(z))
+        return np.where(y[:, 0] > 0, -0.5 * (y**2).sum(1), np.where(y[:, 1] > 0, np.nan, -np.inf))
+
+    monkeypatch.setattr(_importance, "_log_densities", half)
+    sampler = sampler_of(target_of(*FLAT), Frame(jnp.zeros(4), jnp.eye(4)))
+    draws = drive(sampler, sampler.start(), never)
+    assert (draws.y[..., 0] > 0).all()
+    assert draws.y[..., 0].mean() == pytest.approx(np.sqrt(2 / np.pi), abs=0.08)
+
+
+def test_components_have_the_density_of_student_t():
+    rng = np.random.default_rng(0)
+    factor = np.tril(rng.normal(size=(3, 3))) + 2 * np.eye(3)
+    component = Component(1.0, rng.normal(size=3), factor, 5.0)
+    reference = stats.multivariate_t(component.centre, factor @ factor.T, df=5.0)
+    x = rng.normal(size=(7, 3)) * 3
+    np.testing.assert_allclose(component.log_density(x), reference.logpdf(x))
+    drawn = component.draw(rng, 40_000)
+    np.testing.assert_allclose(np.cov(drawn.T), factor @ factor.T * 5 / 3, rtol=0.15, atol=0.15)
+
+
+@pytest.mark.parametrize("shape", [0.2, 0.5, 0.9])
+def test_k_hat_is_the_shape_of_a_pareto_tail(shape):
+    rng = np.random.default_rng(1)
+    weights, k_hat = smoothed(shape * rng.exponential(size=50_000))
+    assert k_hat == pytest.approx(shape, abs=0.1)
+    assert weights.sum() == pytest.approx(1.0)
+    assert weights.min() >= 0
+
+
+def test_weights_that_cannot_be_smoothed_are_not_trusted():
+    weights, k_hat = smoothed(np.full(100, -np.inf))
+    assert (k_hat, weights.sum()) == (np.inf, pytest.approx(1.0))
+    one = np.full(1000, -np.inf)
+    one[17] = 5.0
+    weights, k_hat = smoothed(one)
+    assert k_hat > THRESHOLDS.k_hat
+    assert weights[17] == 1.0
+
+
+@pytest.mark.parametrize("least", [5.0, 100.0, 1000.0])
+def test_tempered_weights_count_enough_points(least):
+    log_weights = np.random.default_rng(2).normal(scale=8.0, size=2000)
+    weights = tempered(log_weights, least)
+    assert weights.sum() == pytest.approx(1.0)
+    assert 1.0 / (weights**2).sum() >= least
+    assert np.argmax(weights) == np.argmax(log_weights)
+
+
+def test_light_weights_are_not_tempered():
+    log_weights = np.random.default_rng(2).normal(scale=0.1, size=2000)
+    expected = np.exp(log_weights) / np.exp(log_weights).sum()
+    np.testing.assert_allclose(tempered(log_weights, 100.0), expected)
+
+
+def test_effective_numbers_are_those_of_repeated_estimates():
+    # The scatter of a weighted mean over many repeats, against the number from one.
+    rng = np.random.default_rng(3)
+    found, means = [], []
+    for _ in range(400):
+        x = rng.normal(size=500) * 1.5
+        w = np.exp(-0.5 * x**2 + 0.5 * (x / 1.5) ** 2)
+        w /= w.sum()
+        found.append(effective(x, w))
+        means.append(w @ x)
+    assert 1.0 / np.var(means) == pytest.approx(np.mean(found), rel=0.2)
+    assert effective(rng.normal(size=200), np.full(200, 1 / 200)) == pytest.approx(200)
+
+
+def test_the_diagnosis_is_that_of_the_weights():
+    rng = np.random.default_rng(4)
+    values, points = {"x": rng.normal(size=(2, 500))}, {"x": rng.normal(size=4000)}
+    equal = Proposals(np.zeros((4000, 1)), np.zeros(4000), np.full(4000, 1 / 4000), 0.1, 1)
+    found = diagnose_weighted(values, points, equal)
+    assert found.kish == pytest.approx(4000)
+    # 4000 points, of which 1000 were picked.
+    assert found.ess_bulk["x"] == pytest.approx(800, rel=0.01)
+    assert found.ess_tail["x"] == pytest.approx(800, rel=0.01)
+    assert found.r_hat["x"] == pytest.approx(1.0, abs=0.01)
+    assert (found.bfmi, found.divergences) == ((), 0)
+    assert found.passed()
+    apart = diagnose_weighted({"x": values["x"] + [[0.0], [3.0]]}, points, equal)
+    assert apart.r_hat["x"] > 1.5
+    assert not apart.passed()
+
+
+@pytest.mark.parametrize(("k_hat", "kish", "passes"), [
+    (0.69, 1001, True), (0.7, 1001, False), (0.1, 999, False), (float("nan"), 4000, False),
+])  # fmt: skip
+def test_weights_decide_on_convergence(k_hat, kish, passes):
+    values = {"x": np.random.default_rng(5).normal(size=(2, 2000))}
+    points = {"x": np.random.default_rng(6).normal(size=kish)}
+    equal = Proposals(np.zeros((kish, 1)), np.zeros(kish), np.full(kish, 1 / kish), k_hat, 1)
+    assert diagnose_weighted(values, points, equal).passed() == passes
+
+
+@pytest.fixture(scope="module")
+def independent():
+    """Analysis of data with independent errors by the default engine."""
+    c2 = simulate_pairs(experiment(0.5, 0.0), CONTRAST, OFFSET, SIGMA, 2)
+    fit, kept = fit_run(CONFIG, measured(c2)), set()
+    keeper = Keeper(save=lambda key, arrays: kept.add(key))
+    return analyse(fit, c2, CONFIG.cmc_config(), keeper=keeper), kept, fit, c2
+
+
+def test_the_default_engine_weighs_first(independent):
+    found, kept, _, _ = independent
+    assert found.draws.engine == "importance"
+    assert kept == {"plain_importance"}
+    assert found.diagnosis.kish >= THRESHOLDS.kish
+    assert found.verdict.converged
+    assert any("Importance weights are stable" in s for s in found.verdict.sentences)
+
+
+def test_engines_agree(independent):
+    weighed, _, fit, c2 = independent
+    config = CONFIG.cmc_config()
+    walked = analyse(fit, c2, config, engine="nuts")
+    assert walked.draws.engine == "nuts"
+    walks = {row.name: row for row in walked.rows}
+    for row in weighed.rows:
+        other = walks[row.name]
+        error = np.hypot(row.sd / np.sqrt(row.ess_bulk), other.sd / np.sqrt(other.ess_bulk))
+        assert row.mean == pytest.approx(other.mean, abs=4 * error), row.name
+
+
+def test_nuts_takes_over_where_weights_are_bad(independent, monkeypatch):
+    _, _, fit, c2 = independent
+    monkeypatch.setattr(_importance, "smoothed", lambda w: (np.full(w.size, 1 / w.size), 0.9))
+    events, config = [], CONFIG.cmc_config()
+    found = analyse(fit, c2, config, engine="auto", on_event=events.append)
+    assert found.draws.engine == "nuts"
+    (said,) = [e.text for e in events if isinstance(e, Message)]
+    assert "k-hat 0.90" in said
+    assert "NUTS takes over" in said
+    alone = analyse(fit, c2, config, engine="importance")
+    assert alone.draws.engine == "importance"
+    assert not alone.verdict.converged
+    assert any("not stable" in s for s in alone.verdict.sentences)
+    assert any("optimization.engine" in s for s in alone.verdict.advice)
