@@ -157,6 +157,18 @@ def test_competing_minima_are_told(others, words):
     assert any("Exclude the other minimum by physics" in text for text in found.advice)
 
 
+def test_minima_that_the_draws_cover_need_no_advice():
+    found = judge(ROWS, GOOD, INDEPENDENT, other_minima=(5.0,), covered=20.0)
+    assert "1 other minimum that the noise does not exclude" in said(found)
+    assert "cover" in said(found)
+    assert not any("Exclude the other minimum" in text for text in found.advice)
+    # Correlated errors let the farther one compete, which the draws do not cover.
+    both = judge(CORRECTED, GOOD, SPECKLES, other_minima=(5.0, 30.0), covered=20.0)
+    assert "chi-square higher by 5); the draws cover" in said(both)
+    assert "chi-square higher by 30); the draws describe the best one alone" in said(both)
+    assert any("Exclude the other minimum" in text for text in both.advice)
+
+
 def test_correlated_errors_let_more_minima_compete():
     # Chi-square of independent pairs overstates differences by the square of the inflation.
     other = (COMPETING * 10.0,)

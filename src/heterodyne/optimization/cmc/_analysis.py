@@ -12,6 +12,7 @@ from heterodyne._typing import FloatArray
 from heterodyne.config.cmc import CMCConfig
 from heterodyne.optimization.cmc._diagnostics import Diagnosis
 from heterodyne.optimization.cmc._draws import Draws
+from heterodyne.optimization.cmc._frame import COMPETING
 from heterodyne.optimization.cmc._passes import EngineName, Keeper, Passes, Sampled
 from heterodyne.optimization.cmc._quantities import Quantities, prior_draws
 from heterodyne.optimization.cmc._rows import Row, make_rows
@@ -152,7 +153,7 @@ def _judged(
             noise,
             other_minima=result.modes,
             reduced_chi_square=result.reduced_chi_square,
-            weighted_minima=(corrected or plain).draws.proposals is not None,
+            covered=0.0 if (corrected or plain).draws.proposals is None else COMPETING,
         ),
         seconds=0.0,
     )

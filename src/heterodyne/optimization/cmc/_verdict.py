@@ -41,7 +41,7 @@ def judge(
     *,
     other_minima: Sequence[float] = (),
     reduced_chi_square: float = 1.0,
-    weighted_minima: bool = False,
+    covered: float = 0.0,
     limits: Thresholds = THRESHOLDS,
 ) -> Verdict:
     """Judge a run.
@@ -53,7 +53,7 @@ def judge(
         other_minima: Chi-square of other minima of the fit above the best.
         reduced_chi_square: Mean square residual over the variance that neighbouring pairs
             do not share.
-        weighted_minima: Whether the draws cover other minima, each by its weight.
+        covered: Chi-square above the best up to which the draws cover other minima.
         limits: What a converged run must reach.
     """
     converged = diagnosis.passed(limits)
@@ -69,11 +69,11 @@ def judge(
     sentences = (
         *_convergence(diagnosis, limits),
         *_noise(noise, inflation, reduced_chi_square, corrected),
-        *_minima(other_minima, reach, weighted_minima),
+        *_minima(other_minima, reach, covered),
         *_informed(rows),
     )
-    near = () if weighted_minima else [x for x in other_minima if x <= reach]
-    advice = (*_remedies(diagnosis, limits), *_checks(near, rows))
+    left_out = [x for x in other_minima if covered < x <= reach]
+    advice = (*_remedies(diagnosis, limits), *_checks(left_out, rows))
     return Verdict(converged, headline, sentences, advice, "corrected" if corrected else "plain")
 
 
@@ -137,18 +137,16 @@ def _noise(
             )
 
 
-def _minima(others: Sequence[float], reach: float, weighted: bool) -> Iterator[str]:
-    near = [x for x in others if x <= reach]
-    if near:
-        what = (
-            "the points that were weighted include those around them"
-            if weighted
-            else "the draws describe the best one alone"
-        )
-        yield (
-            f"The fit has {len(near)} other minim{'a' if len(near) > 1 else 'um'} that the noise "
-            f"does not exclude (chi-square higher by {near[0]:.3g}); {what}."
-        )
+def _minima(others: Sequence[float], reach: float, covered: float) -> Iterator[str]:
+    for kind, what in (
+        ([x for x in others if x <= min(covered, reach)], "the draws cover what mass is there"),
+        ([x for x in others if covered < x <= reach], "the draws describe the best one alone"),
+    ):
+        if kind:
+            yield (
+                f"The fit has {len(kind)} other minim{'a' if len(kind) > 1 else 'um'} that the "
+                f"noise does not exclude (chi-square higher by {kind[0]:.3g}); {what}."
+            )
 
 
 def _informed(rows: Sequence[Row]) -> Iterator[str]:
