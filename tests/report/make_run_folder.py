@@ -222,7 +222,7 @@ def _summary(
             "ess_tail_min": min(r["ess_tail"] for r in rows),
             "bfmi_min": 0.91 if converged else 0.12,
             "gradients_per_draw": 14.6, "step_size": 0.31, "acceptance": 0.89,
-            "seconds_fit": 3.21, "seconds_sampling": 48.7, "max_tree_depth_share": 0.0,
+            "seconds_fit": 3.21, "seconds_sampling": 48.7, "longest_trajectory": 31,
         },
         "noise": {
             "likely_speckle": corrected,

@@ -254,6 +254,28 @@ def test_optional_files_and_groups_may_be_missing(copy):
     assert "The least settled quantities" in text
 
 
+def test_weighted_points_are_explained(copy):
+    def weigh(summary):
+        kept = ("chains", "draws", "r_hat_max", "ess_bulk_min", "ess_tail_min")
+        sampler = {name: summary["sampler"][name] for name in kept}
+        weights = {"k_hat": 0.42, "kish": 900.0, "points": 8192, "rounds": 2}
+        summary["sampler"] = sampler | weights | {"engine": "importance"}
+        summary["thresholds"] |= {"k_hat": 0.7, "kish": 1000.0}
+
+    change(copy, "summary.json", weigh)
+    page = render(read(copy))
+    text = Page(page).text
+    assert "Importance sampling draws points" in text
+    assert "NUTS walks" not in text
+    assert "from 8192 weighted points" in text
+    assert "The least settled quantities" not in text
+    (k_hat,) = re.findall("<tr><th[^>]*>Stability of the weights.*?</tr>", page)
+    assert "✓ passes" in k_hat
+    assert "at most 0.7" in k_hat
+    (kish,) = re.findall("<tr><th[^>]*>Independent draws.*?</tr>", page)
+    assert "✗ fails" in kish
+
+
 def test_numbers_that_a_run_could_not_find_are_dashes(copy):
     def forget(summary):
         for row in summary["rows"]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from heterodyne.io.files import to_json
@@ -58,8 +58,8 @@ def sampler(run: Run, *pictures: Html) -> Html:
     """Return the health of the sampler."""
     s, limits = run.summary.get("sampler") or {}, run.summary.get("thresholds") or {}
     checks = [
-        _check("Agreement of the chains: largest R-hat", s.get("r_hat_max"), limits.get("r_hat"),
-               Rounding(3), above=True),
+        _check("Agreement of chains or groups: largest R-hat", s.get("r_hat_max"),
+               limits.get("r_hat"), Rounding(3), above=True),
         _check("Fewest effective draws, centre", s.get("ess_bulk_min"), limits.get("ess"), count),
         _check("Fewest effective draws, tails", s.get("ess_tail_min"), limits.get("ess"), count),
         _check("Stability of the weights: Pareto k-hat", s.get("k_hat"), limits.get("k_hat"),
@@ -80,16 +80,27 @@ def sampler(run: Run, *pictures: Html) -> Html:
     return section(
         "sampler",
         "Health of the sampler",
-        tag(
-            "p",
-            "The sampler walks through all parameter values that fit the data. Several chains "
-            "start at different points; if they end up describing the same values, the result "
-            "does not depend on where they started.",
-        ),
+        *(tag("p", text) for text in _how_it_works(s)),
         table([head], [row for row in checks if row is not None], class_="compact"),
         facts(_sampler_facts(s)),
         *pictures,
     )
+
+
+def _how_it_works(s: Mapping[str, Any]) -> Iterator[str]:
+    if known(s.get("k_hat")):
+        yield (
+            "Importance sampling draws points from an approximation of the posterior, weighs "
+            "each by the posterior over the approximation, and picks draws by these weights. If "
+            "the weights are stable and independent groups of points describe the same values, "
+            "the result does not depend on the approximation."
+        )
+    if known(s.get("bfmi_min")):
+        yield (
+            "NUTS walks through all parameter values that fit the data. Several chains start at "
+            "different points; if they end up describing the same values, the result does not "
+            "depend on where they started."
+        )
 
 
 def _most_divergences(s: Mapping[str, Any], limits: Mapping[str, Any]) -> int:
@@ -103,9 +114,12 @@ def _most_divergences(s: Mapping[str, Any], limits: Mapping[str, Any]) -> int:
 def _sampler_facts(s: Mapping[str, Any]) -> list[tuple[str, object]]:
     size = None
     if known(s.get("chains")) and known(s.get("draws")):
-        size = f"{count(s['chains'])} chains of {count(s['draws'])} draws"
+        what = "groups" if known(s.get("points")) else "chains"
+        size = f"{count(s['chains'])} {what} of {count(s['draws'])} draws"
         if known(s.get("warmup")):
             size += f" after {count(s['warmup'])} warm-up steps"
+        if known(s.get("points")):
+            size += f" from {count(s['points'])} weighted points"
     return [
         ("Engine", s.get("engine")),
         ("Length", size),
@@ -114,8 +128,12 @@ def _sampler_facts(s: Mapping[str, Any]) -> list[tuple[str, object]]:
         ("Gradients per draw", _if_known(s.get("gradients_per_draw"), significant)),
         ("Step size", _if_known(s.get("step_size"), significant)),
         ("Acceptance", _if_known(s.get("acceptance"), percent)),
-        ("Draws at the largest tree depth", _if_known(s.get("max_tree_depth_share"), percent)),
+        ("Longest trajectory", _if_known(s.get("longest_trajectory"), _gradients)),
     ]
+
+
+def _gradients(number: float) -> str:
+    return f"{count(number)} gradients"
 
 
 def _check(name: str, value: Any, limit: Any, write: Any, *, above: bool = False) -> Html | None:

@@ -60,8 +60,10 @@ def fit_section(run: Run, *facts: Html | None) -> Html:
         *facts,
         tag(
             "p",
-            "A good fit leaves residuals without pattern: no stripes, no band along the "
-            "diagonal. Grey pixels were not fitted.",
+            "Independent errors leave residuals without pattern. Speckles, which pairs with a "
+            "common frame share, leave smooth patches and stripes of either sign even where the "
+            "model is right. A pattern that keeps its sign from angle to angle, or along the "
+            "diagonal, is a misfit. Grey pixels were not fitted.",
         ),
         *shown[:_OPEN_ANGLES],
         folded(f"Angles {_OPEN_ANGLES + 1} to {len(shown)}", *more) if more else None,
@@ -169,10 +171,13 @@ def sampler_pictures(run: Run) -> list[Html]:
     limits = run.summary.get("thresholds") or {}
     rows = [row for row in run.summary["rows"] if known(row["r_hat"])]
     found = []
+    energy = run.draws.get("sample_stats", {}).get("energy")
     if rows:
         figure = sampler.overview(rows, limits.get("r_hat", 1.01), limits.get("ess", 400))
         found.append(picture(figure, "Agreement of the chains and effective draws; orange fails."))
-    worst = _worst(run, rows)
+    # Draws that were picked by weights have no order to show.
+    weighed = known((run.summary.get("sampler") or {}).get("points"))
+    worst = [] if weighed else _worst(run, rows)
     if worst:
         labels = {row["name"]: _label(row) for row, _ in worst}
         figure = sampler.traces({row["name"]: chains for row, chains in worst}, labels)
@@ -181,7 +186,6 @@ def sampler_pictures(run: Run) -> list[Html]:
             "each other, and their ranks are even."
         )
         found.append(picture(figure, words))
-    energy = run.draws.get("sample_stats", {}).get("energy")
     if energy is not None and np.all(np.isfinite(energy)):
         figure = sampler.energies(energy, bfmi(energy), limits.get("bfmi", 0.3))
         found.append(picture(figure, "Steps in energy should be about as wide as the energies."))
