@@ -249,6 +249,23 @@ def test_light_weights_are_not_tempered():
     np.testing.assert_allclose(tempered(log_weights, 100.0), expected)
 
 
+def test_weighted_points_give_the_next_frame():
+    rng = np.random.default_rng(7)
+    y = rng.normal(size=(4000, 2)) * [3.0, 0.5] + [1.0, -2.0]
+    # Weights that turn the density into one of half the variance.
+    weights = np.exp(-0.5 * ((y - [1.0, -2.0]) ** 2 / [9.0, 0.25]).sum(1))
+    weights /= weights.sum()
+    points = Proposals(y, np.zeros(4000), weights, 0.1, 1)
+    old = Frame(jnp.zeros(2), jnp.eye(2))
+    centre, factor = _importance.weighted_frame(points, old)
+    np.testing.assert_allclose(centre, [1.0, -2.0], atol=0.2)
+    np.testing.assert_allclose(np.diagonal(factor), np.array([3.0, 0.5]) / 2**0.5, rtol=0.1)
+    one = np.zeros(4000)
+    one[:5] = 0.2
+    few = Proposals(y, np.zeros(4000), one, 0.1, 1)
+    assert _importance.weighted_frame(few, old) is None
+
+
 def test_effective_numbers_are_those_of_repeated_estimates():
     # The scatter of a weighted mean over many repeats, against the number from one.
     rng = np.random.default_rng(3)
@@ -329,6 +346,8 @@ def test_nuts_takes_over_where_weights_are_bad(independent, monkeypatch):
     (said,) = [e.text for e in events if isinstance(e, Message)]
     assert "k-hat 0.90" in said
     assert "NUTS takes over" in said
+    # The weighted points have shown the frame, so that one stage of adaptation is left.
+    assert found.draws.trajectories.warmup_steps == 50
     alone = analyse(fit, c2, config, engine="importance")
     assert alone.draws.engine == "importance"
     assert not alone.verdict.converged

@@ -300,6 +300,24 @@ def _moments(z: FloatArray, weights: FloatArray, old: Component) -> tuple[FloatA
     return mean, np.linalg.cholesky(covariance)
 
 
+def weighted_frame(proposals: Proposals, frame: Frame) -> Frame | None:
+    """Return the frame in which weighted points have unit covariance.
+
+    Args:
+        proposals: Points and weights.
+        frame: An earlier frame, towards which the covariance is shrunk.
+
+    Returns:
+        None where the weights are worth too few points.
+    """
+    d = proposals.y.shape[1]
+    if proposals.kish < _FOR_MOMENTS * d:
+        return None
+    centre, factor = (np.asarray(x) for x in frame)
+    old = Component(1.0, centre, factor, np.inf)
+    return Frame(*map(jnp.asarray, _moments(proposals.y, proposals.weights, old)))
+
+
 def _pick(
     weights: FloatArray, group: int, n_groups: int, n: int, rng: np.random.Generator
 ) -> IntArray:

@@ -26,7 +26,7 @@ from heterodyne.optimization.cmc._frame import (
     laplace_frame,
     posterior_mode,
 )
-from heterodyne.optimization.cmc._importance import ImportanceSampler
+from heterodyne.optimization.cmc._importance import ImportanceSampler, weighted_frame
 from heterodyne.optimization.cmc._nuts import Target
 from heterodyne.optimization.cmc._quantities import Quantities
 from heterodyne.optimization.cmc._sampler import Sampler, Schedule
@@ -40,6 +40,8 @@ EngineName = Literal["auto", "nuts", "importance"]
 PLAIN, CORRECTED = "plain", "corrected"
 PASSES = (PLAIN, CORRECTED)
 ENGINES = ("importance", "nuts")
+# Stages of adaptation that NUTS needs from a frame of weighted points.
+_REFINED_STAGES = 1
 
 
 @dataclass(frozen=True)
@@ -130,22 +132,29 @@ class Passes:
         return laplace_frame(self.posterior, y, information, self.scale, n_pairs)
 
     def _sample(self, name: str, target: Target, frames: tuple[Frame, ...]) -> Sampled:
-        s, stage = self.schedule, f"{name} draws"
+        plan, frame = self.schedule, frames[0]
         if self.engine != "nuts":
-            weighted = ImportanceSampler(
-                self.posterior,
-                target,
-                frames,
-                s.seed,
-                n_groups=max(2, s.n_chains),
-                stage=f"{name} weights",
-            )
-            found = self._driven(name, weighted, weighted.start)
+            found = self._weighed(name, target, frames)
             if self.engine == "importance" or found.diagnosis.mixed(THRESHOLDS):
                 return found
             self.on_event(Message(_handed_over(name, found.diagnosis)))
-        nuts = Sampler(self.posterior, target, s, stage)
-        return self._driven(name, nuts, lambda: nuts.start(frames[0]))
+            assert found.draws.proposals is not None
+            refined = weighted_frame(found.draws.proposals, frame)
+            if refined is not None:
+                frame, plan = refined, replace(plan, n_stages=min(plan.n_stages, _REFINED_STAGES))
+        nuts = Sampler(self.posterior, target, plan, f"{name} draws")
+        return self._driven(name, nuts, lambda: nuts.start(frame))
+
+    def _weighed(self, name: str, target: Target, frames: tuple[Frame, ...]) -> Sampled:
+        weigh = ImportanceSampler(
+            self.posterior,
+            target,
+            frames,
+            self.schedule.seed,
+            n_groups=max(2, self.schedule.n_chains),
+            stage=f"{name} weights",
+        )
+        return self._driven(name, weigh, weigh.start)
 
     def _driven(self, name: str, engine: Engine[S], start: Callable[[], S]) -> Sampled:
         key = state_key(name, engine.name)
