@@ -21,7 +21,6 @@ from heterodyne._events import EventSink, Progress, ignore_events
 from heterodyne._typing import ArrayLike, FloatArray, JaxArray
 from heterodyne.core._jax import jax, jnp
 from heterodyne.core.correlation import correlation_matrix
-from heterodyne.core.information import gram
 from heterodyne.core.likelihood import PairData
 from heterodyne.core.speckle import (
     correlation_slope,
@@ -122,26 +121,6 @@ def _slope(
     return correlation_slope(lambda x: coordinates.forward(x)[0], y, direction, data, phi)
 
 
-@partial(jax.jit, static_argnames="posterior")
-def _information(y: JaxArray, data: PairData, posterior: Posterior) -> tuple[JaxArray, ...]:
-    """Describe what draws were made with, at their centre.
-
-    Returns:
-        Contrast of each angle; d(contrasts, offsets) / d(coordinates), shape (k,); and the
-        information of coordinates, contrasts and offsets times sigma**2 in each angle.
-    """
-    coordinates, scaling = posterior.coordinates, posterior.scaling
-    physics, rest = y[: coordinates.size], y[coordinates.size :]
-
-    def unknowns(x: JaxArray) -> JaxArray:
-        return posterior.forward(jnp.concatenate([physics, x]))[0].scaling
-
-    values, slopes = jax.jvp(unknowns, (rest,), (jnp.ones_like(rest),))
-    contrast, _ = scaling.expand(values)
-    products = gram(lambda x: coordinates.forward(x)[0], physics, data)
-    return contrast, slopes, scaling.information_by_angle(products, contrast)
-
-
 def speckle_noise(
     problem: Problem,
     y: ArrayLike,
@@ -203,7 +182,7 @@ def score_covariance(
 ) -> FloatArray:
     """Return the covariance V that speckle noise gives the score times sigma**2.
 
-    With F of ``problem.information``, the least-squares estimate has the covariance
+    With the information F of the fit, the least-squares estimate has the covariance
     F^-1 V F^-1, where independent errors give sigma**2 F^-1.
 
     Args:
@@ -278,6 +257,7 @@ def adjustment(
     data: PairData,
     noise: SpeckleNoise,
     sigma: float,
+    informations: FloatArray,
     on_event: EventSink = ignore_events,
 ) -> Adjustment:
     """Return the adjustment of the likelihood for speckle noise.
@@ -288,20 +268,22 @@ def adjustment(
         data: Measured pairs.
         noise: Speckles and shot noise.
         sigma: Standard deviation of the errors of the plain likelihood.
+        informations: Information of coordinates, contrasts and offsets times sigma**2 in
+            each angle at the mode, shape (n_angles, p + k, p + k).
         on_event: Receives the progress for many frames.
     """
     centre = np.asarray(y, float)
     p = posterior.coordinates.size
     problem = Problem(data, posterior.coordinates, posterior.scaling)
     at = jnp.asarray(centre)
-    contrast, slopes, informations = map(np.asarray, _information(at, data, posterior))
+    contrast, _ = posterior.scaling.expand(posterior.bend_scaling(at[p:-1])[0])
     # The scale of sigma's prior has no effect: that prior is independent of the others.
     prior = np.asarray(posterior.prior_curvature(at, sigma))
-    one = score_noise(problem, centre[:p], contrast, noise.shot_noise, on_event)
+    one = score_noise(problem, centre[:p], np.asarray(contrast), noise.shot_noise, on_event)
     share = 1.0 / np.array(noise.effective_speckles)
     if noise.estimated:
         share = with_absorbed(share, informations, one)
-    slopes = np.concatenate([np.ones(p), slopes])
+    slopes = np.concatenate([np.ones(p), np.asarray(posterior.scaling_slopes(at))])
     outer = slopes[:, None] * slopes
     fisher = informations.sum(0) * outer / sigma**2
     score = np.tensordot(share, one.score, 1) * outer / sigma**4

@@ -110,7 +110,8 @@ class Passes:
         """
         data, mode = self.fit.problem.data, posterior_mode(self.posterior, self.fit)
         sigma = float(np.exp(mode[-1]))
-        change = adjustment(self.posterior, mode, data, noise, sigma, self.on_event)
+        informations = self.fit.modes.by_angle[0]
+        change = adjustment(self.posterior, mode, data, noise, sigma, informations, self.on_event)
         target = Target(
             data, jnp.asarray(self.scale), jnp.asarray(change.centre), jnp.asarray(change.matrix)
         )

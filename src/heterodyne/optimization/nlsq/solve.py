@@ -44,7 +44,7 @@ class _Derivatives(NamedTuple):
     curvature: JaxArray
     floor: JaxArray
     squares: JaxArray
-    information: JaxArray
+    by_angle: JaxArray
     contrast: JaxArray
     offset: JaxArray
 
@@ -66,8 +66,8 @@ class Solutions(NamedTuple):
         y: Coordinates, shape (n_starts, p).
         objective: Value of the objective, shape (n_starts,); infinite where it failed.
         squares: Sum of squares, shape (n_starts,).
-        information: Information of coordinates, contrasts and offsets, over sigma**2 the
-            Fisher information, shape (n_starts, p + k, p + k).
+        by_angle: Information of coordinates, contrasts and offsets in each angle, shape
+            (n_starts, n_angles, p + k, p + k).
         floor: Information of the priors on each coordinate, shape (n_starts, p).
         contrast: Contrast of each angle, shape (n_starts, n_angles).
         offset: Offset of each angle, shape (n_starts, n_angles).
@@ -77,11 +77,16 @@ class Solutions(NamedTuple):
     y: FloatArray
     objective: FloatArray
     squares: FloatArray
-    information: FloatArray
+    by_angle: FloatArray
     floor: FloatArray
     contrast: FloatArray
     offset: FloatArray
     converged: np.ndarray
+
+    @property
+    def information(self) -> FloatArray:
+        """The same of all angles: over sigma**2 the Fisher information, (n_starts, ...)."""
+        return self.by_angle.sum(axis=1)
 
     def best(self, count: int) -> Solutions:
         """Return the ``count`` lowest, lowest first."""
@@ -148,11 +153,11 @@ def _differentiate(
     def information(point: _Point, contrast: JaxArray) -> tuple[JaxArray, JaxArray]:
         near = jnp.zeros(coordinates.size)
         products = gram(lambda x: point.parameters + point.jacobian @ x, near, data)
-        full = scaling.information(products, contrast)
-        return profiled_information(full, coordinates.size), full
+        full = scaling.information_by_angle(products, contrast)
+        return profiled_information(full.sum(0), coordinates.size), full
 
     p, k = coordinates.size, scaling.size
-    nothing = (jnp.zeros((p, p)), jnp.zeros((p + k, p + k)))
+    nothing = (jnp.zeros((p, p)), jnp.zeros((data.n_angles, p + k, p + k)))
 
     def where_active(part: tuple[JaxArray, _Point, JaxArray]) -> tuple[JaxArray, JaxArray]:
         return jax.lax.cond(part[0], information, lambda *_: nothing, *part[1:])
@@ -256,7 +261,7 @@ def solve(
         y=np.asarray(state.y)[:n_starts],
         objective=objective[:n_starts],
         squares=np.asarray(at.squares)[:n_starts],
-        information=np.asarray(at.information)[:n_starts],
+        by_angle=np.asarray(at.by_angle)[:n_starts],
         floor=np.asarray(at.floor)[:n_starts],
         contrast=np.asarray(at.contrast)[:n_starts],
         offset=np.asarray(at.offset)[:n_starts],
