@@ -72,7 +72,7 @@ def posterior_mode(posterior: Posterior, fit: Fit, rank: int = 0) -> FloatArray:
 
 def competing_modes(fit: Fit, most: int = 4) -> tuple[int, ...]:
     """Ranks of the modes that may hold posterior mass, the best one first."""
-    excess = fit.modes.objective - fit.modes.objective[0]
+    excess = fit.modes.score - fit.modes.score[0]
     chosen = [0]
     for rank in np.flatnonzero(excess <= COMPETING).tolist():
         # A mode that several starts found counts once.

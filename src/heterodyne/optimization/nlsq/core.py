@@ -73,7 +73,7 @@ def fit_problem(
     """
     config = config or NLSQConfig()
     modes = search(problem, config, on_event)
-    if not np.isfinite(modes.objective[0]):
+    if not np.isfinite(modes.score[0]):
         raise DataError(
             "the sum of squares is not finite at any start",
             remedy="Inspect the data for infinite or huge values",
@@ -137,7 +137,7 @@ def _summarise(problem: Problem, modes: Solutions, final: Solutions, sigma: floa
     names = coordinates.names
     values = dict(zip(names, parameters[varying].tolist(), strict=True))
     noise = float(np.sqrt(np.mean(np.asarray(data.noise) ** 2)))
-    others = (modes.objective - modes.objective[0])[modes.converged]
+    others = (modes.score - modes.score[0])[modes.converged]
     success = bool(final.converged[0])
     return NLSQResult(
         parameters=np.concatenate([parameters[varying], unknowns]),

@@ -33,7 +33,8 @@ class NLSQResult:
             pairs do not share; 1 for a perfect model and independent errors.
         identifiability: What the data inform.
         derived: Value and standard error of rates and fraction at reference times.
-        modes: Chi-square above the best of the other minima that were found.
+        modes: Chi-square above the best of the other minima that were found, less what a
+            wider minimum gains in mass.
         details: Everything else worth recording.
     """
 

@@ -110,8 +110,8 @@ def _parameters(y: JaxArray, coordinates: PhysicsCoordinates) -> JaxArray:
 
 
 def _lower(first: Solutions, second: Solutions) -> Solutions:
-    """Take for each start the solution with the lower objective."""
-    better = second.objective < first.objective
+    """Take for each start the better solution."""
+    better = second.score < first.score
     return Solutions(
         *(
             np.where(better.reshape(-1, *[1] * (x.ndim - 1)), y, x)
@@ -121,12 +121,12 @@ def _lower(first: Solutions, second: Solutions) -> Solutions:
 
 
 def distinct(found: Solutions, count: int) -> FloatArray:
-    """The best points whose objectives differ by more than 1 in chi-square, (n, p)."""
+    """The best points whose scores differ by more than 1 in chi-square, (n, p)."""
     chosen: list[int] = []
-    for k in np.argsort(found.objective):
-        if not np.isfinite(found.objective[k]):
+    for k in np.argsort(found.score):
+        if not np.isfinite(found.score[k]):
             break
-        if all(abs(found.objective[k] - found.objective[j]) > 1.0 for j in chosen):
+        if all(abs(found.score[k] - found.score[j]) > 1.0 for j in chosen):
             chosen.append(int(k))
         if len(chosen) == count:
             break

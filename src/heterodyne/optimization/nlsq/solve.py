@@ -31,6 +31,8 @@ _TRACE_OF_PRIOR = 1e-3
 # gain less than so many times the tolerance.
 _PATIENCE = 25
 _STANDSTILL = 100.0
+# Curvature, over that of other points or directions, below which it is rounding.
+_LEAST_CURVATURE = 1e-10
 
 
 class _Derivatives(NamedTuple):
@@ -65,6 +67,10 @@ class Solutions(NamedTuple):
     Attributes:
         y: Coordinates, shape (n_starts, p).
         objective: Value of the objective, shape (n_starts,); infinite where it failed.
+        score: What starts are ranked by, shape (n_starts,): the objective for least squares;
+            with a prior also the log determinant of the curvature, which makes it -2 times
+            the logarithm of the mass of the mode in the normal approximation. The density
+            alone has needles without mass, where an amplitude vanishes.
         squares: Sum of squares, shape (n_starts,).
         by_angle: Information of coordinates, contrasts and offsets in each angle, shape
             (n_starts, n_angles, p + k, p + k).
@@ -76,6 +82,7 @@ class Solutions(NamedTuple):
 
     y: FloatArray
     objective: FloatArray
+    score: FloatArray
     squares: FloatArray
     by_angle: FloatArray
     floor: FloatArray
@@ -89,8 +96,8 @@ class Solutions(NamedTuple):
         return self.by_angle.sum(axis=1)
 
     def best(self, count: int) -> Solutions:
-        """Return the ``count`` lowest, lowest first."""
-        order = np.argsort(self.objective)[:count]
+        """Return the ``count`` best, best first."""
+        order = np.argsort(self.score)[:count]
         return Solutions(*(field[order] for field in self))
 
 
@@ -257,9 +264,13 @@ def solve(
             progress.look_back(now, _STANDSTILL * tolerance, (max_iterations - k) / _PATIENCE)
     objective = np.where(usable, np.asarray(state.at.objective), np.inf)
     at = state.at
+    score = objective
+    if prior_weight > 0.0:
+        score = objective + _log_determinants(np.asarray(at.curvature), np.isfinite(objective))
     return Solutions(
         y=np.asarray(state.y)[:n_starts],
         objective=objective[:n_starts],
+        score=score[:n_starts],
         squares=np.asarray(at.squares)[:n_starts],
         by_angle=np.asarray(at.by_angle)[:n_starts],
         floor=np.asarray(at.floor)[:n_starts],
@@ -267,6 +278,23 @@ def solve(
         offset=np.asarray(at.offset)[:n_starts],
         converged=progress.converged[:n_starts],
     )
+
+
+def _log_determinants(curvature: FloatArray, usable: BoolArray) -> FloatArray:
+    """Logarithms of the determinants of information matrices, shape (n, p, p) to (n,).
+
+    Directions that nothing informs count alike at all points.
+    """
+    found = np.zeros(len(curvature))
+    if not usable.any():
+        return found
+    diagonal = np.diagonal(curvature[usable], axis1=1, axis2=2)
+    least = _LEAST_CURVATURE * np.median(diagonal, axis=0)
+    diagonal = np.maximum(diagonal, np.maximum(least, 1e-300))
+    root = np.sqrt(diagonal)
+    values = np.linalg.eigvalsh(curvature[usable] / root[:, :, None] / root[:, None, :])
+    found[usable] = np.log(diagonal).sum(1) + np.log(np.maximum(values, _LEAST_CURVATURE)).sum(1)
+    return found
 
 
 @dataclass
