@@ -22,7 +22,13 @@ from heterodyne.optimization.nlsq.config import NLSQConfig
 from heterodyne.optimization.nlsq.core import fit_nlsq_jax, fit_problem, pair_residuals
 from heterodyne.optimization.nlsq.record import fit_record
 from heterodyne.optimization.nlsq.results import NLSQResult
-from heterodyne.optimization.problem import Problem, exact_hessian, profiled_squares
+from heterodyne.optimization.nlsq.solve import _log_determinants, solve
+from heterodyne.optimization.problem import (
+    Problem,
+    exact_hessian,
+    profiled_information,
+    profiled_squares,
+)
 from heterodyne.optimization.scaling import Scaling, ScalingMode
 
 Q, DT, N_FRAMES, ANGLES = 0.0054, 0.1, 76, np.array([-30.0, 15.0, 70.0])
@@ -93,6 +99,52 @@ FIXED = ("alpha_ref", "D_offset_ref", "D_offset_sample", "beta", "v_offset", "f2
 def reduced(c2):
     """A fit without open directions: seven parameters are known."""
     return fit_problem(make_problem(c2, ParameterSpace().with_values(TRUE).fix(*FIXED)), FEW)
+
+
+def test_a_needle_of_the_density_has_no_mass(full):
+    # As the amplitude of the fraction vanishes at a rate f1 that does not, the density of
+    # the coordinates grows without limit along an ever thinner needle.
+    names = full.problem.coordinates.names
+    points = []
+    for log_amplitude in (-110.0, -180.0):
+        needle = full.modes.y[0].copy()
+        needle[[names.index(n) for n in ("f0", "f1", "f2")]] = (
+            log_amplitude, -0.128 * np.exp(log_amplitude), 0.0
+        )  # fmt: skip
+        points.append(needle)
+    settings = {"max_iterations": 0, "tolerance": 1e-4}
+    found = solve(full.problem, np.stack(points), prior_weight=1.0, **settings)
+    assert found.squares[0] == pytest.approx(found.squares[1])
+    assert found.objective[1] < found.objective[0] - 100
+    assert found.score[1] == pytest.approx(found.score[0], abs=10)
+    plain = solve(full.problem, np.stack(points), prior_weight=0.0, **settings)
+    np.testing.assert_array_equal(plain.score, plain.objective)
+
+
+def test_scores_are_masses_of_normal_densities(full):
+    found = solve(full.problem, full.modes.y, prior_weight=1.0, max_iterations=0, tolerance=1e-4)
+    p, n = full.problem.coordinates.size, full.problem.n_pairs
+    rise = found.score - found.objective
+    for k in range(2):
+        data = profiled_information(jnp.asarray(found.information[k]), p) * n / found.squares[k]
+        # The rest, that of the priors, is diagonal in units of their widths.
+        least = np.linalg.slogdet(np.asarray(data) + np.diag(found.floor[k]))[1]
+        assert rise[k] == pytest.approx(least, rel=0.2)
+
+
+@pytest.mark.parametrize("open_", [0.0, 1e-40])
+def test_directions_that_nothing_informs_count_alike(open_):
+    rng = np.random.default_rng(3)
+    halves = rng.normal(size=(6, 3, 5))
+    matrices = halves @ halves.swapaxes(1, 2)
+    known = np.linalg.slogdet(matrices)[1]
+    whole = np.zeros((6, 4, 4))
+    whole[:, :3, :3] = matrices
+    whole[:, 3, 3] = open_ * rng.random(6)
+    found = _log_determinants(whole, np.ones(6, bool))
+    np.testing.assert_allclose(found - found[0], known - known[0], atol=4.0 if open_ else 1e-9)
+    np.testing.assert_allclose(_log_determinants(matrices, np.ones(6, bool)), known)
+    assert (_log_determinants(whole, np.zeros(6, bool)) == 0).all()
 
 
 def test_fit_is_no_worse_than_the_truth(full):
