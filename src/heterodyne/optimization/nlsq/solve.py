@@ -289,7 +289,7 @@ def _log_determinants(curvature: FloatArray, usable: BoolArray) -> FloatArray:
     if not usable.any():
         return found
     diagonal = np.diagonal(curvature[usable], axis1=1, axis2=2)
-    least = _LEAST_CURVATURE * np.median(diagonal, axis=0)
+    least = _LEAST_CURVATURE * np.quantile(diagonal, 0.5, axis=0, method="lower")
     diagonal = np.maximum(diagonal, np.maximum(least, 1e-300))
     root = np.sqrt(diagonal)
     values = np.linalg.eigvalsh(curvature[usable] / root[:, :, None] / root[:, None, :])
