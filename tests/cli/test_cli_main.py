@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import typer
@@ -111,6 +112,24 @@ def test_a_termination_signal_interrupts_and_the_handler_is_given_back(run, monk
     done = run()
     assert (done.code, done.err) == (130, "heterodyne: interrupted.\n")
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_an_interrupt_that_a_finaliser_drops_comes_again(run, monkeypatch):
+    class Finalised:
+        def __del__(self):
+            signal.raise_signal(signal.SIGTERM)
+            [x for x in range(1000)]
+
+    def app(**_):
+        Finalised()
+        time.sleep(5.0)
+        raise AssertionError("the interrupt was lost")
+
+    hook = sys.unraisablehook
+    monkeypatch.setattr(main_module, "app", app)
+    done = run()
+    assert (done.code, done.err) == (130, "heterodyne: interrupted.\n")
+    assert sys.unraisablehook is hook
 
 
 def loaded(code):

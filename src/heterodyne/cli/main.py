@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import _thread
 import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
 from io import TextIOWrapper
 from typing import Annotated, cast
 
@@ -17,6 +20,8 @@ from heterodyne.cli._output import talk
 
 INTERRUPTED = 130
 USAGE = 1
+# Long enough for the callback that dropped an interrupt to have returned.
+_AGAIN_S = 0.05
 
 _UsageError = cast("type[Exception]", typer.BadParameter.__mro__[1])
 
@@ -62,7 +67,8 @@ def main(args: Sequence[str] | None = None) -> int:
         130 interrupted.
     """
     _survive_narrow_encodings()
-    before = _interrupt_on_termination()
+    before, hook = _interrupt_on_termination(), sys.unraisablehook
+    sys.unraisablehook = partial(_interrupt_again, hook)
     try:
         code = app(args=args, prog_name="heterodyne", standalone_mode=False)
     except HeterodyneError as error:
@@ -74,6 +80,7 @@ def main(args: Sequence[str] | None = None) -> int:
         talk("heterodyne: interrupted.")
         return INTERRUPTED
     finally:
+        sys.unraisablehook = hook
         if before is not None:
             signal.signal(signal.SIGTERM, before)
     return code if isinstance(code, int) else 0
@@ -92,6 +99,16 @@ def _interrupt_on_termination() -> signal._HANDLER:
         return signal.signal(signal.SIGTERM, signal.default_int_handler)
     except ValueError:  # not in the main thread
         return None
+
+
+def _interrupt_again(
+    hook: Callable[[sys.UnraisableHookArgs], object], dropped: sys.UnraisableHookArgs
+) -> None:
+    """Repeat an interrupt that arrived in a callback or finaliser, which drops exceptions."""
+    if issubclass(dropped.exc_type, KeyboardInterrupt):
+        threading.Timer(_AGAIN_S, _thread.interrupt_main).start()
+    else:
+        hook(dropped)
 
 
 def _explain_usage(error: Exception) -> int:
