@@ -34,7 +34,8 @@ RATES = Rates()
 
 _BYTES = 8
 _READER_COPIES = 3
-_BASE_BYTES = 400 * 2**20
+# Of a process that has compiled fit and sampler.
+_BASE_BYTES = 1100 * 2**20
 
 
 @dataclass(frozen=True)
