@@ -22,13 +22,13 @@ from benchmarks.recovery import draw_experiment, recover
 from heterodyne._typing import FloatArray, JaxArray
 from heterodyne.config.cmc import CMCConfig
 from heterodyne.config.parameter_names import PHYSICS_PARAM_NAMES
+from heterodyne.config.schema import EngineName
 from heterodyne.core._jax import jax, jnp
 from heterodyne.core.likelihood import PairData, direct_sum_of_squares
 from heterodyne.core.simulate import simulate_pairs
 from heterodyne.optimization.cmc._analysis import analyse, noise_seen
 from heterodyne.optimization.cmc._diagnostics import diagnose
 from heterodyne.optimization.cmc._frame import posterior_mode
-from heterodyne.optimization.cmc._passes import EngineName
 from heterodyne.optimization.cmc._quantities import Quantities
 from heterodyne.optimization.derived import Derived
 from heterodyne.optimization.nlsq.core import Fit

@@ -148,3 +148,12 @@ def on_grid(target, y):
     rim = np.linalg.norm(z[inside], axis=1) > 6.0
     assert weights[rim].sum() < 1e-3
     return parameters, weights
+
+
+def functions_of(node, weights):
+    """Functions whose means fix mean, variance, 5 %, 50 % and 95 % quantile of the nodes."""
+    mean, order = weights @ node, np.argsort(node)
+    cumulative = np.cumsum(weights[order])
+    quantiles = node[order][np.searchsorted(cumulative, [0.05, 0.5, 0.95])]
+    functions = [lambda v: v, lambda v: (v - mean) ** 2]
+    return functions + [lambda v, q=q: (v < q).astype(float) for q in quantiles]

@@ -19,6 +19,7 @@ from cmc_cases import (
     adjusted,
     densities,
     frame_of,
+    functions_of,
     on_grid,
     sampler_of,
     target_of,
@@ -54,13 +55,7 @@ def assert_same_posterior(draws, target):
     found = found.reshape(*draws.y.shape[:2], 4)
     for k, name in enumerate(PARAMETERS):
         x, node = found[..., k], nodes[:, k]
-        mean = weights @ node
-        order = np.argsort(node)
-        cumulative = np.cumsum(weights[order])
-        quantiles = node[order][np.searchsorted(cumulative, [0.05, 0.5, 0.95])]
-        tests = [lambda v: v, lambda v, m=mean: (v - m) ** 2]
-        tests += [lambda v, q=q: (v < q).astype(float) for q in quantiles]
-        for j, test in enumerate(tests):
+        for j, test in enumerate(functions_of(node, weights)):
             values = test(x)
             error = float(array_stats.mcse(values, method="mean"))
             assert error < 0.08 * values.std()

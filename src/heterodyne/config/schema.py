@@ -292,6 +292,9 @@ class NlsqSettings(RunSection):
     seed: Annotated[int, described("Seed of the start points", ge=0, le=2**32 - 1)] = 0
 
 
+EngineName = Literal["auto", "nuts", "importance"]
+
+
 class Optimization(RunSection):
     """How parameters are found."""
 
@@ -300,7 +303,7 @@ class Optimization(RunSection):
         described("nlsq: least squares; cmc: least squares, then draws from the posterior"),
     ] = "cmc"
     engine: Annotated[
-        Literal["auto", "nuts", "importance"],
+        EngineName,
         described(
             "What draws; auto: importance sampling where its weights are good, NUTS elsewhere"
         ),

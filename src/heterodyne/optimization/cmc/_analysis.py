@@ -10,10 +10,11 @@ import numpy as np
 from heterodyne._events import EventSink, ignore_events
 from heterodyne._typing import FloatArray
 from heterodyne.config.cmc import CMCConfig
+from heterodyne.config.schema import EngineName
 from heterodyne.optimization.cmc._diagnostics import Diagnosis
 from heterodyne.optimization.cmc._draws import Draws
 from heterodyne.optimization.cmc._frame import COMPETING
-from heterodyne.optimization.cmc._passes import EngineName, Keeper, Passes, Sampled
+from heterodyne.optimization.cmc._passes import Keeper, Passes, Sampled
 from heterodyne.optimization.cmc._quantities import Quantities, prior_draws
 from heterodyne.optimization.cmc._rows import Row, make_rows
 from heterodyne.optimization.cmc._sampler import Schedule

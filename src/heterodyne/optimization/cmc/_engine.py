@@ -71,11 +71,10 @@ def drive(
     """
     while True:
         on_event(engine.progress(state))
-        if engine.looked_at(state):
-            draws = engine.draws(state)
-            if enough(draws):
-                return draws
+        draws = engine.draws(state) if engine.looked_at(state) else None
+        if draws is not None and enough(draws):
+            return draws
         if engine.finished(state):
-            return engine.draws(state)
+            return engine.draws(state) if draws is None else draws
         state = engine.advance(state)
         on_state(state)

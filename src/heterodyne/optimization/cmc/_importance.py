@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -120,6 +120,8 @@ class ImportanceSampler:
     n_groups: int = 4
     n_draws: int = _PICKED
     stage: str = "draws"
+    # Mixtures of the rounds so far; seed and frames decide the points they are adapted to.
+    _rounds: list[Mixture] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -197,11 +199,12 @@ class ImportanceSampler:
 
     def _mixtures(self, state: ImportanceState) -> list[Mixture]:
         """The mixtures of all rounds up to the one that is to be drawn from or has ended."""
-        found = [self._first()]
-        for done in range(_ROUND, min(len(state.z) + 1, _ROUND * _ROUNDS), _ROUND):
+        known, needed = self._rounds, min(len(state.z) // _ROUND + 1, _ROUNDS)
+        while len(known) < needed:
+            done = _ROUND * len(known)
             past = ImportanceState(state.z[:done], state.log_density[:done])
-            found.append(self._adapted(past, found))
-        return found
+            known.append(self._adapted(past, known) if known else self._first())
+        return known[:needed]
 
     @staticmethod
     def _log_weights(state: ImportanceState, mixtures: list[Mixture]) -> FloatArray:

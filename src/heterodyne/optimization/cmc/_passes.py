@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
 from heterodyne._events import EventSink, Message
 from heterodyne._typing import FloatArray
+from heterodyne.config.schema import EngineName
 from heterodyne.core._jax import jnp
 from heterodyne.optimization.cmc._diagnostics import (
     THRESHOLDS,
@@ -36,7 +37,6 @@ from heterodyne.optimization.posterior import Posterior
 from heterodyne.optimization.sandwich import Adjustment, SpeckleNoise, adjustment
 
 S = TypeVar("S")
-EngineName = Literal["auto", "nuts", "importance"]
 PLAIN, CORRECTED = "plain", "corrected"
 PASSES = (PLAIN, CORRECTED)
 ENGINES = ("importance", "nuts")
@@ -160,14 +160,21 @@ class Passes:
     def _driven(self, name: str, engine: Engine[S], start: Callable[[], S]) -> Sampled:
         key = state_key(name, engine.name)
         kept = self.keeper.load(key)
+        last: Sampled | None = None
+
+        def enough(draws: Draws) -> bool:
+            nonlocal last
+            last = self._named(draws)
+            return last.diagnosis.mixed(THRESHOLDS)
+
         draws = drive(
             engine,
             start() if kept is None else engine.from_arrays(kept),
-            lambda draws: self._named(draws).diagnosis.mixed(THRESHOLDS),
+            enough,
             lambda state: self.keeper.save(key, engine.to_arrays(state)),
             self.on_event,
         )
-        return self._named(draws)
+        return last if last is not None and last.draws is draws else self._named(draws)
 
     def _named(self, draws: Draws) -> Sampled:
         quantities = Quantities.of(self.posterior, draws.y, self.derived)
