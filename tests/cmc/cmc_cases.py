@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
+from scipy.special import ndtr
 
 from heterodyne.config.parameter_names import PHYSICS_PARAM_NAMES
 from heterodyne.config.parameter_registry import DEFAULT_REGISTRY
@@ -130,7 +131,7 @@ def adjusted(case):
     turn = np.diag([0.4, 0.5, 0.6, 1.0])
     turn[0, 1], turn[2, 0] = 0.15, -0.1
     matrix = turn * widths[:, None] / widths
-    centre = jnp.asarray(coordinates_of(*case))
+    centre = POSTERIOR.linear(jnp.asarray(coordinates_of(*case)))
     return target_of(*case)._replace(centre=centre, matrix=jnp.asarray(matrix))
 
 
@@ -151,9 +152,14 @@ def on_grid(target, y):
 
 
 def functions_of(node, weights):
-    """Functions whose means fix mean, variance, 5 %, 50 % and 95 % quantile of the nodes."""
+    """Functions whose means fix mean, variance and the tails of the nodes.
+
+    Shares below a quantile are smoothed over half a standard deviation, which a grid
+    integrates well.
+    """
     mean, order = weights @ node, np.argsort(node)
     cumulative = np.cumsum(weights[order])
     quantiles = node[order][np.searchsorted(cumulative, [0.05, 0.5, 0.95])]
+    width = 0.5 * np.sqrt(weights @ (node - mean) ** 2)
     functions = [lambda v: v, lambda v: (v - mean) ** 2]
-    return functions + [lambda v, q=q: (v < q).astype(float) for q in quantiles]
+    return functions + [lambda v, q=q: ndtr((q - v) / width) for q in quantiles]

@@ -180,3 +180,23 @@ def test_information_is_that_of_the_dense_jacobian(word, fixed):
     rest = dense[:, :p] - basis @ (basis.T @ dense[:, :p])
     reduced = np.asarray(profiled_information(found, p))
     assert np.abs((reduced - rest.T @ rest) / scale[:p, None] / scale[:p]).max() < 1e-9
+
+
+@pytest.mark.parametrize("mode", ["individual", "averaged", "constant"])
+def test_the_sum_of_squares_is_the_parabola_of_its_derivatives(mode):
+    rng = np.random.default_rng(5)
+    data = packed(0.2 * G + 1.0 + 0.01 * rng.normal(size=G.shape))
+    scaling = Scaling.of(
+        ScalingMode.parse(mode), ParameterSpace(), 3, contrast=[0.2] * 3, offset=[1.0] * 3
+    )
+    s = sums_at(jnp.asarray(TRUTH), data)
+    unknowns = jnp.asarray(rng.uniform(0.1, 1.2, size=scaling.size))
+
+    def squares(x):
+        return expand_squares(s, *scaling.expand(x), data).sum()
+
+    gradient, curvature = scaling.quadratic(s, *scaling.expand(unknowns), data)
+    np.testing.assert_allclose(2.0 * gradient, jax.grad(squares)(unknowns), rtol=1e-10)
+    np.testing.assert_allclose(
+        2.0 * curvature, jax.hessian(squares)(unknowns), rtol=1e-10, atol=1e-9
+    )

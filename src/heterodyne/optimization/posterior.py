@@ -17,6 +17,7 @@ from heterodyne._typing import FloatArray, JaxArray, Numeric
 from heterodyne.config.parameter_space import ParameterSpace
 from heterodyne.core._jax import jax, jnp
 from heterodyne.core.likelihood import PairData, expand_squares, sums
+from heterodyne.core.separable import PairSums
 from heterodyne.optimization.coordinates.curves import WALL
 from heterodyne.optimization.coordinates.physics import PhysicsCoordinates
 from heterodyne.optimization.coordinates.walls import bend, unbend
@@ -81,6 +82,12 @@ class Posterior:
         )
         return low, high, WALL * (high - low)
 
+    @property
+    def scaling_range(self) -> FloatArray:
+        """Distance between the bounds of each contrast and offset, shape (k,)."""
+        low, high, _ = self._walls
+        return high - low
+
     def forward(self, y: JaxArray) -> tuple[Unknowns, JaxArray]:
         """Map coordinates, shape (size,), to unknowns and log |d unknowns / d y|."""
         p = self.coordinates.size
@@ -136,8 +143,11 @@ class Posterior:
 
     def log_likelihood(self, unknowns: Unknowns, data: PairData) -> JaxArray:
         """Return the Gaussian log likelihood of all fitted unique pairs, scalar."""
+        return self.log_likelihood_of(sums(unknowns.parameters, data), unknowns, data)
+
+    def log_likelihood_of(self, s: PairSums, unknowns: Unknowns, data: PairData) -> JaxArray:
+        """Return the same from the sums over pairs at the physics parameters."""
         contrast, offset = self.scaling.expand(unknowns.scaling)
-        s = sums(unknowns.parameters, data)
         squares = expand_squares(s, contrast, offset, data).sum()
         n = data.n_pairs.sum()
         normal = n * (jnp.log(unknowns.sigma) + 0.5 * math.log(2.0 * math.pi))
@@ -157,14 +167,28 @@ class Posterior:
             data: Measured pairs.
             noise_scale: Estimate of sigma that scales its prior.
             adjustment: Point c and matrix A, with which the likelihood is evaluated at
-                c + A (y - c) instead of y.
+                c + A (x - c) instead of x, the ``linear`` coordinates of y.
         """
         unknowns, log_det = self.forward(y)
         prior = self.log_prior(unknowns, noise_scale) + log_det
         if adjustment is not None:
-            centre, matrix = adjustment
-            unknowns, _ = self.forward(centre + matrix @ (y - centre))
+            unknowns = self.adjusted(self.linear(y), *adjustment)
         return prior + self.log_likelihood(unknowns, data)
+
+    def linear(self, y: JaxArray) -> JaxArray:
+        """Return y with contrasts and offsets themselves for their coordinates, (size,)."""
+        p = self.coordinates.size
+        return jnp.concatenate([y[:p], self.bend_scaling(y[p:-1])[0], y[-1:]])
+
+    def adjusted(self, x: JaxArray, centre: JaxArray, matrix: JaxArray) -> Unknowns:
+        """Return the unknowns at centre + matrix (x - centre) in ``linear`` coordinates.
+
+        Contrasts and offsets may lie outside their bounds.
+        """
+        p = self.coordinates.size
+        at = centre + matrix @ (x - centre)
+        parameters, _ = self.coordinates.forward(at[:p])
+        return Unknowns(parameters, at[p:-1], jnp.exp(at[-1]))
 
     def prior_curvature(self, y: JaxArray, noise_scale: Numeric) -> JaxArray:
         """Hessian of minus the log prior density of the coordinates, (size, size)."""

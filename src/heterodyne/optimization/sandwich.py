@@ -2,7 +2,7 @@
 
 With F the Fisher information for independent errors and V the covariance that speckle
 noise gives the score, the estimate scatters by F^-1 V F^-1 and not by F^-1. The likelihood
-l(y) is therefore replaced by l(c + A (y - c)) with A' F A = F V^-1 F, the inverse of that
+l(x) is therefore replaced by l(c + A (x - c)) with A' F A = F V^-1 F, the inverse of that
 scatter, about the mode c: the curvature adjustment of a composite likelihood (Ribatet,
 Cooley and Davison, Statistica Sinica 22, 813, 2012). The prior is left as it is.
 """
@@ -15,7 +15,6 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg import solve_triangular
 
 from heterodyne._events import EventSink, Progress, ignore_events
 from heterodyne._typing import ArrayLike, FloatArray, JaxArray
@@ -35,12 +34,13 @@ from heterodyne.core.speckle_moments import (
     shot_noise,
 )
 from heterodyne.optimization.coordinates.physics import PhysicsCoordinates
+from heterodyne.optimization.curvature import adjust
 from heterodyne.optimization.posterior import Posterior
+from heterodyne.optimization.prior import LogPrior
 from heterodyne.optimization.problem import Problem
 
 # Standard errors above zero at which neighbours are no longer taken as independent.
 SIGNIFICANCE = 5.0
-_ROUNDING = 1e-12
 # Information below this share of the largest is rounding.
 _RANK = 1e-9
 # Largest factor by which noise that a fit may have absorbed raises what is seen.
@@ -73,11 +73,12 @@ class SpeckleNoise:
 
 @dataclass(frozen=True)
 class Adjustment:
-    """The point and the map of l(centre + matrix (y - centre)).
+    """The point and the map of l(centre + matrix (x - centre)).
 
     Attributes:
-        centre: Sampling coordinates, shape (size,).
-        matrix: Shape (size, size); log sigma is left as it is.
+        centre: Sampling coordinates with contrasts and offsets themselves, shape (size,).
+        matrix: Shape (size, size); log sigma is left as it is, and contrasts and offsets do
+            not move the coordinates of the physics parameters.
         information: Information of the adjusted likelihood at the centre, on all
             coordinates but log sigma, shape (size - 1, size - 1).
         effective_speckles: Number of independent speckles of each angle; where they were
@@ -272,24 +273,33 @@ def adjustment(
             each angle at the mode, shape (n_angles, p + k, p + k).
         on_event: Receives the progress for many frames.
     """
-    centre = np.asarray(y, float)
-    p = posterior.coordinates.size
+    p, at = posterior.coordinates.size, jnp.asarray(y)
+    centre = np.asarray(posterior.linear(at))
     problem = Problem(data, posterior.coordinates, posterior.scaling)
-    at = jnp.asarray(centre)
-    contrast, _ = posterior.scaling.expand(posterior.bend_scaling(at[p:-1])[0])
-    # The scale of sigma's prior has no effect: that prior is independent of the others.
-    prior = np.asarray(posterior.prior_curvature(at, sigma))
+    contrast, _ = posterior.scaling.expand(jnp.asarray(centre[p:-1]))
     one = score_noise(problem, centre[:p], np.asarray(contrast), noise.shot_noise, on_event)
     share = 1.0 / np.array(noise.effective_speckles)
     if noise.estimated:
         share = with_absorbed(share, informations, one)
-    slopes = np.concatenate([np.ones(p), np.asarray(posterior.scaling_slopes(at))])
-    outer = slopes[:, None] * slopes
-    fisher = informations.sum(0) * outer / sigma**2
-    score = np.tensordot(share, one.score, 1) * outer / sigma**4
+    fisher = informations.sum(0) / sigma**2
+    score = np.tensordot(share, one.score, 1) / sigma**4
     matrix = np.eye(posterior.size)
-    matrix[:-1, :-1], adjusted = adjust(fisher, score, prior[:-1, :-1])
-    return Adjustment(centre, matrix, adjusted, tuple((1.0 / share).tolist()))
+    matrix[:-1, :-1], adjusted = adjust(fisher, score, _prior_curvature(posterior, at), p)
+    slopes = np.concatenate([np.ones(p), np.asarray(posterior.scaling_slopes(at))])
+    speckles = tuple((1.0 / share).tolist())
+    return Adjustment(centre, matrix, adjusted * slopes[:, None] * slopes, speckles)
+
+
+def _prior_curvature(posterior: Posterior, y: JaxArray) -> FloatArray:
+    """Curvature of minus the log prior density in linear coordinates but log sigma."""
+    p = posterior.coordinates.size
+    curvature = np.zeros((posterior.size - 1,) * 2)
+    # The scale of sigma's prior has no effect: that prior is independent of the others.
+    curvature[:p, :p] = np.asarray(posterior.prior_curvature(y, 1.0))[:p, :p]
+    scaling = LogPrior.of(posterior.space, posterior.scaling_kinds)
+    slopes = np.asarray(scaling.standardised_slopes(posterior.linear(y)[p:-1]))
+    curvature[p:, p:] = np.diag(slopes**2)
+    return curvature
 
 
 def with_absorbed(seen: FloatArray, informations: FloatArray, one: ScoreNoise) -> FloatArray:
@@ -326,37 +336,3 @@ def with_absorbed(seen: FloatArray, informations: FloatArray, one: ScoreNoise) -
         return _MOST_ABSORBED * seen
     possible = np.where(found > 0, found, np.inf)
     return np.clip(possible, seen, _MOST_ABSORBED * seen)
-
-
-def adjust(
-    information: FloatArray, variance: FloatArray, prior: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """Return the map A with A' F A = F V^-1 F where the data say more than the prior.
-
-    The map is symmetric, with factors from 0 to 1, in coordinates in which the posterior
-    for independent errors has unit covariance. So c + A (y - c) never is farther from c
-    than y, and the likelihood is not asked where its curvature at c says nothing.
-
-    Args:
-        information: Fisher information F for independent errors, shape (n, n).
-        variance: Covariance V of the score, shape (n, n).
-        prior: Curvature of minus the log prior density, shape (n, n); its positive
-            semidefinite part counts. Where the data say nothing beside it, A is the identity.
-
-    Returns:
-        The map and the adjusted information A' F A, shape (n, n) each.
-    """
-    n = len(information)
-    scale = 1.0 / np.sqrt(np.maximum(np.diagonal(information) + np.abs(np.diagonal(prior)), 1e-300))
-    outer = scale[:, None] * scale
-    values, vectors = np.linalg.eigh(prior * outer)
-    # A trace of curvature keeps directions that neither data nor prior inform finite.
-    prior_part = (vectors * np.maximum(values, 0.0)) @ vectors.T + _ROUNDING * np.eye(n)
-    lower = np.linalg.cholesky(information * outer + prior_part)
-    half = solve_triangular(lower, variance * outer + prior_part, lower=True)
-    score = solve_triangular(lower, half.T, lower=True)
-    values, vectors = np.linalg.eigh(0.5 * (score + score.T))
-    shrink = 1.0 / np.sqrt(np.maximum(values, 1.0))
-    back = solve_triangular(lower.T, vectors * shrink)
-    matrix = (back @ vectors.T @ lower.T) * scale[:, None] / scale
-    return matrix, matrix.T @ information @ matrix

@@ -202,6 +202,32 @@ class Scaling:
         contrast = jnp.clip((dg - (offset - reference) * g) / inner, c_low, c_high)
         return contrast, jnp.clip((d - contrast * g) / n + reference, o_low, o_high)
 
+    def quadratic(
+        self, s: PairSums, contrast: JaxArray, offset: JaxArray, data: PairData
+    ) -> tuple[JaxArray, JaxArray]:
+        """Half the gradient and the curvature of the sum of squares in the unknowns.
+
+        Args:
+            s: Sums over pairs.
+            contrast: Contrast of each angle, shape (n_angles,).
+            offset: Offset of each angle, shape (n_angles,).
+            data: Measured pairs.
+
+        Returns:
+            Arrays of shape (size,) and (size, size).
+        """
+        above = offset - data.baseline
+        by_contrast = contrast * s.gg + above * s.g - s.dg
+        by_offset = contrast * s.g + above * data.total_weight - data.residue
+        c, o = (jnp.asarray(part.spread()) for part in (self.contrast, self.offset))
+        gradient = jnp.concatenate([c.T @ by_contrast, o.T @ by_offset])
+        crossed = (c * s.g[:, None]).T @ o
+        rows = [
+            jnp.concatenate([(c * s.gg[:, None]).T @ c, crossed], axis=1),
+            jnp.concatenate([crossed.T, (o * data.total_weight[:, None]).T @ o], axis=1),
+        ]
+        return gradient, jnp.concatenate(rows)
+
     def information(self, gram: JaxArray, contrast: JaxArray) -> JaxArray:
         """Inner products of dc2/d(coordinates, contrasts, offsets), summed over angles.
 

@@ -33,8 +33,9 @@ class Target(NamedTuple):
         data: Measured pairs.
         noise_scale: Estimate of sigma that scales its prior.
         centre: Point c of the likelihood's adjustment, shape (d,).
-        matrix: Matrix A of the adjustment, which evaluates the likelihood at c + A (y - c),
-            shape (d, d); the identity leaves it as it is.
+        matrix: Matrix A of the adjustment, which evaluates the likelihood at c + A (x - c) in
+            linear coordinates x, shape (d, d); the identity leaves it as it is. Contrasts
+            and offsets do not move the other coordinates.
     """
 
     data: PairData

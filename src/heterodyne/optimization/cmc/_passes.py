@@ -115,7 +115,7 @@ class Passes:
         target = Target(
             data, jnp.asarray(self.scale), jnp.asarray(change.centre), jnp.asarray(change.matrix)
         )
-        others = [_adjusted(frame, change) for frame in self._frames()[1:]]
+        others = [_adjusted(self.posterior, frame, change) for frame in self._frames()[1:]]
         frames = (self._laplace(mode, change.information), *others)
         noise = replace(noise, effective_speckles=change.effective_speckles)
         return self._sample(CORRECTED, target, frames), noise
@@ -201,9 +201,12 @@ def _handed_over(name: str, d: Diagnosis) -> str:
     )
 
 
-def _adjusted(frame: Frame, change: Adjustment) -> Frame:
+def _adjusted(posterior: Posterior, frame: Frame, change: Adjustment) -> Frame:
     """Return where the adjusted likelihood has a mode of the plain one."""
-    centre, factor = (np.asarray(x) for x in frame)
-    moved = change.centre + np.linalg.solve(change.matrix, centre - change.centre)
-    wider = np.linalg.solve(change.matrix, factor)
+    p = posterior.coordinates.size
+    shift = np.asarray(posterior.linear(frame.centre)) - change.centre
+    moved = change.centre + np.linalg.solve(change.matrix, shift)
+    inside = jnp.asarray(posterior.inside(moved[p:-1]))
+    moved[p:-1] = np.asarray(posterior.unbend_scaling(inside))
+    wider = np.linalg.solve(change.matrix, np.asarray(frame.factor))
     return Frame(jnp.asarray(moved), jnp.linalg.cholesky(jnp.asarray(wider @ wider.T)))
