@@ -86,7 +86,7 @@ def fit_problem(
         prior_weight=0.0,
         max_iterations=config.max_iterations,
         tolerance=config.tolerance,
-        batch=config.n_starts,
+        batch=len(modes.y),
     ).best(1)
     return summarised(problem, modes, final)
 

@@ -7,6 +7,7 @@ Evaluating a batch of points is a matrix product, so screening is cheap.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -18,6 +19,7 @@ from heterodyne.core._jax import jax, jnp
 from heterodyne.core.likelihood import PairData
 from heterodyne.optimization.coordinates.curves import EXPONENTS, OFFSETS, PREFACTORS
 from heterodyne.optimization.coordinates.physics import PhysicsCoordinates
+from heterodyne.optimization.nlsq.coarse import coarsened
 from heterodyne.optimization.nlsq.config import NLSQConfig
 from heterodyne.optimization.nlsq.solve import Solutions, objective_value, solve
 from heterodyne.optimization.nlsq.starts import starting_points, to_coordinates
@@ -26,6 +28,8 @@ from heterodyne.optimization.scaling import Scaling
 
 _ROUND_ITERATIONS = 12
 _BATCH = 64
+# Modes of averaged frames that are optimised on all pairs.
+_MODES = 8
 _INDEX = {name: k for k, name in enumerate(PHYSICS_PARAM_NAMES)}
 
 
@@ -42,20 +46,36 @@ def _screen(
 def search(problem: Problem, config: NLSQConfig, on_event: EventSink = ignore_events) -> Solutions:
     """Find the posterior modes that compete, best first.
 
+    Many frames are averaged for the search; the modes found are then optimised on all pairs.
+
     Args:
         problem: Data, coordinates and scaling.
         config: Counts and seed.
         on_event: Receives the progress.
 
     Returns:
-        The best ``n_starts`` distinct and indistinct points of the last round.
+        The best ``n_starts`` distinct and indistinct points of the last round, fewer of
+        averaged frames.
     """
+    coarse = coarsened(problem)
+    total = config.n_rounds + 1 if coarse is problem else config.n_rounds + 2
+    found = _explored(coarse, config, lambda k: on_event(Progress("search", k, total)))
+    if coarse is not problem:
+        on_event(Progress("search", total - 1, total))
+        starts = np.concatenate([distinct(found, _MODES), found.y])[:_MODES]
+        found = _polished(problem, _off_walls(problem, starts), config, config.max_iterations)
+    on_event(Progress("search", total, total))
+    return found.best(config.n_starts)
+
+
+def _explored(problem: Problem, config: NLSQConfig, on_round: Callable[[int], None]) -> Solutions:
+    """Screen and optimise in rounds; ``on_round`` receives how many have ended."""
     rng = np.random.default_rng(config.seed)
     points = starting_points(problem, config.n_candidates, rng)
     kept = points[:1]
     found: Solutions | None = None
     for k in range(config.n_rounds):
-        on_event(Progress("search", k, config.n_rounds + 1))
+        on_round(k)
         values = np.nan_to_num(
             np.asarray(
                 _screen(jnp.asarray(points), problem.data, problem.coordinates, problem.scaling)
@@ -75,15 +95,13 @@ def search(problem: Problem, config: NLSQConfig, on_event: EventSink = ignore_ev
         # Screening never prefers the other assignment of the components, which needs some
         # steps before it is the better one.
         kept = np.concatenate([best, _exchanged_points(problem, best)])
-    on_event(Progress("search", config.n_rounds, config.n_rounds + 1))
+    on_round(config.n_rounds)
     assert found is not None
     starts = problem.coordinates.ridge_centred(found.best(config.n_starts).y)
     final = _polished(problem, starts, config, 2 * _ROUND_ITERATIONS)
     # A long step may end so deep in a wall that no gradient leads back.
     off_walls = _off_walls(problem, final.y)
-    final = _lower(final, _polished(problem, off_walls, config, config.max_iterations))
-    on_event(Progress("search", config.n_rounds + 1, config.n_rounds + 1))
-    return final.best(config.n_starts)
+    return _lower(final, _polished(problem, off_walls, config, config.max_iterations))
 
 
 def _polished(

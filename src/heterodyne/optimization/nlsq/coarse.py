@@ -1,0 +1,110 @@
+"""Fewer frames that stand for all, for a search that costs far less.
+
+Groups of m neighbouring frames become one frame, and c2 between two groups is the mean over
+their m pairs of the same lag. So decays and phases, which depend on the lag, are not smeared,
+and where rates change little over m frames the landscape of minima stays. Only the search
+uses such data; what it finds is optimised on all pairs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from heterodyne._typing import BoolArray, FloatArray, JaxArray
+from heterodyne.core.likelihood import PairData, pack_pairs
+from heterodyne.optimization.nlsq.starts import decay_lag
+from heterodyne.optimization.problem import Problem
+
+# Fewer frames than this are searched as they are.
+_FRAMES = 256
+# Groups that a decay must span.
+_PER_DECAY = 4.0
+# Share of the frames that whole groups must hold.
+_LEAST_SHARE = 0.8
+
+
+def coarsened(problem: Problem) -> Problem:
+    """Return a problem in the same coordinates on fewer frames.
+
+    Args:
+        problem: Data, coordinates and scaling.
+
+    Returns:
+        The problem itself where there are few frames, decays are fast or frames are missing.
+    """
+    data = problem.data
+    fitted = np.flatnonzero(np.asarray(data.mask) > 0)
+    size = min(-(-fitted.size // _FRAMES), int(decay_lag(data) / _PER_DECAY))
+    if size < 2:
+        return problem
+    first = int(fitted[0])
+    count = (data.t.shape[0] - first) // size
+    mask = np.asarray(data.mask)[first : first + count * size]
+    whole = mask.reshape(count, size).min(axis=1) > 0
+    if whole.sum() * size < _LEAST_SHARE * fitted.size:
+        return problem
+    return replace(problem, data=_grouped(data, first, size, whole))
+
+
+def _grouped(data: PairData, first: int, size: int, whole: BoolArray) -> PairData:
+    """Average pairs of the same lag between groups of frames.
+
+    Args:
+        data: Measured pairs.
+        first: First frame of the first group.
+        size: Number of frames in a group.
+        whole: Which groups consist of fitted frames.
+    """
+    count = whole.size
+    values = _summed(data.blocks, first, size, count)
+    weights = None
+    if data.weights is None:
+        values /= size
+    else:
+        weights = _summed(data.weights, first, size, count)
+        values = np.divide(values, weights, out=np.zeros_like(values), where=weights > 0)
+    times = np.asarray(data.t)[first : first + count * size].reshape(count, size).mean(axis=1)
+    return pack_pairs(
+        values + np.asarray(data.baseline)[:, None, None],
+        times,
+        float(data.q),
+        float(data.dt) * size,
+        np.asarray(data.phi),
+        mask=whole,
+        weights=weights,
+    )
+
+
+def _summed(blocks: tuple[JaxArray, ...], first: int, size: int, count: int) -> FloatArray:
+    """Sum what ``Layout.split`` has cut over pairs of the same lag of all pairs of groups.
+
+    Returns:
+        Array of shape (n_angles, count, count), its lower triangle zero.
+    """
+    total = np.zeros((blocks[0].shape[0], count, count))
+    for level, block in enumerate(blocks):
+        parts, last = np.asarray(block), level == len(blocks) - 1
+        height = parts.shape[-1]
+        for n in range(parts.shape[1]):
+            row = n * height if last else 2 * n * height
+            column = row if last else row + height
+            for k in range(size):
+                rows, to_rows = _strided(row, height, first + k, size, count)
+                columns, to_columns = _strided(column, height, first + k, size, count)
+                total[:, to_rows, to_columns] += parts[:, n, rows, columns]
+    return total
+
+
+def _strided(start: int, height: int, origin: int, size: int, count: int) -> tuple[slice, slice]:
+    """Which of the frames start ... start + height belong to origin + size * group.
+
+    Returns:
+        Their places among the frames, and their groups.
+    """
+    low = max(0, -(-(start - origin) // size))
+    high = min(count, -(-(start + height - origin) // size))
+    high = max(low, high)
+    begin = origin + low * size - start
+    return slice(begin, begin + (high - low) * size, size), slice(low, high)
