@@ -18,6 +18,7 @@ from heterodyne.optimization.cmc._frame import Frame
 from heterodyne.optimization.cmc._nuts import Target
 from heterodyne.optimization.cmc._sampler import Sampler, Schedule
 from heterodyne.optimization.coordinates.physics import PhysicsCoordinates
+from heterodyne.optimization.informed import NormalLikelihood, quantities
 from heterodyne.optimization.posterior import Posterior, Unknowns
 from heterodyne.optimization.scaling import Scaling, ScalingMode
 
@@ -80,7 +81,7 @@ def measured(c2, phi=(PHI,)):
 def target_of(alpha, level, seed=0):
     """Simulated data with independent errors."""
     c2 = simulate_pairs(experiment(alpha, level), CONTRAST, OFFSET, SIGMA, seed)
-    return Target.plain(bind(measured(c2), SPACE).data, SIGMA, POSTERIOR.size)
+    return Target(bind(measured(c2), SPACE).data, jnp.asarray(SIGMA))
 
 
 def coordinates_of(alpha, level):
@@ -102,8 +103,7 @@ _BATCH = 1024
 @jax.jit
 def _densities(y, target):
     def both(row):
-        adjustment = (target.centre, target.matrix)
-        density = POSTERIOR.log_density(row, target.data, target.noise_scale, adjustment)
+        density = POSTERIOR.log_density(row, *target)
         u = POSTERIOR.forward(row)[0]
         named = u.parameters[POSTERIOR.coordinates.indices]
         return density, jnp.concatenate([named, u.scaling, u.sigma[None]])
@@ -125,14 +125,17 @@ FLAT, FLOOR = (0.0, 0.0), (1.0, -1.5e4)
 PARAMETERS = ("alpha_ref", "D_offset_ref", "contrast", "sigma")
 
 
-def adjusted(case):
-    """The target of a case with a likelihood wider and turned about the truth."""
-    widths = np.array([0.1, 1e3, 2e-3, 0.07])
-    turn = np.diag([0.4, 0.5, 0.6, 1.0])
-    turn[0, 1], turn[2, 0] = 0.15, -0.1
-    matrix = turn * widths[:, None] / widths
-    centre = POSTERIOR.linear(jnp.asarray(coordinates_of(*case)))
-    return target_of(*case)._replace(centre=centre, matrix=jnp.asarray(matrix))
+def normal(case):
+    """The target of a case with a likelihood that is normal in rates and contrast."""
+    times = jnp.asarray([0.3, 0.8, 1.4])
+    centre = np.append(quantities(jnp.asarray(truth(*case)), times), CONTRAST)
+    width = 0.1 * np.abs(centre) + 0.01
+    turn = np.eye(len(centre)) + 0.3 * np.eye(len(centre), k=1) + 0.2 * np.eye(len(centre), k=-11)
+    precision = turn @ turn.T / width[:, None] / width
+    n_pairs = N_FRAMES * (N_FRAMES - 1) / 2
+    parts = (times, centre, precision, n_pairs * SIGMA**2, n_pairs)
+    likelihood = NormalLikelihood(*(jnp.asarray(x) for x in parts))
+    return target_of(*case)._replace(normal=likelihood)
 
 
 def on_grid(target, y):

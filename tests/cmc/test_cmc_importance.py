@@ -15,12 +15,12 @@ from cmc_cases import (
     PARAMETERS,
     POSTERIOR,
     SIGMA,
-    adjusted,
     densities,
     experiment,
     frame_of,
     functions_of,
     measured,
+    normal,
     on_grid,
     target_of,
 )
@@ -82,8 +82,8 @@ def test_weighted_points_follow_the_posterior(case):
     assert_same_posterior(draws, target_of(*case))
 
 
-def test_weighted_points_follow_an_adjusted_likelihood():
-    target = adjusted(FLAT)
+def test_weighted_points_follow_a_normal_likelihood():
+    target = normal(FLAT)
     sampler = sampler_of(target, frame_of(*FLAT))
     assert_same_posterior(drive(sampler, sampler.start(), never), target)
 

@@ -15,6 +15,7 @@ from heterodyne.optimization.cmc._frame import Frame
 from heterodyne.optimization.cmc._linear import complete, narrowed, searched
 from heterodyne.optimization.cmc._nuts import Target
 from heterodyne.optimization.coordinates.physics import PhysicsCoordinates
+from heterodyne.optimization.informed import NormalLikelihood, quantities
 from heterodyne.optimization.posterior import Posterior, Unknowns
 from heterodyne.optimization.scaling import Scaling, ScalingMode
 
@@ -45,7 +46,7 @@ def case(mode=ScalingMode.AVERAGED, space=SPACE, contrast=0.2, phi=(0.0, 60.0)):
     unknowns = Unknowns(jnp.asarray(PARAMETERS), scales, jnp.asarray(SIGMA))
     return (
         posterior,
-        Target.plain(data, SIGMA, posterior.size),
+        Target(data, jnp.asarray(SIGMA)),
         np.asarray(posterior.inverse(unknowns)),
     )
 
@@ -68,28 +69,28 @@ def integral(posterior, target, y, centre, reach, n=201):
     @jax.jit
     def density(node):
         at = jnp.concatenate([y[:p], node, y[-1:]])
-        adjustment = (target.centre, target.matrix)
-        return posterior.log_density(at, target.data, target.noise_scale, adjustment)
+        return posterior.log_density(at, *target)
 
     values = np.asarray(jax.lax.map(density, jnp.asarray(nodes), batch_size=1024))
     cell = np.prod([a[1] - a[0] for a in axes])
     return logsumexp(values) + np.log(cell)
 
 
-def turned(posterior, target, y):
-    """The target with a likelihood that is wider and turned about a point nearby."""
-    matrix = np.diag([0.5, 0.6, 0.7, 0.8, 1.0])
-    matrix[2:4, :2] = [[1e-2, -1e-5], [-2e-2, 1e-5]]
-    matrix[3, 2] = matrix[2, 3] = 0.1
-    centre = np.asarray(posterior.linear(jnp.asarray(y))) + np.array([0.05, 3.0, 1e-3, -1e-3, 0.0])
-    return target._replace(centre=jnp.asarray(centre), matrix=jnp.asarray(matrix))
+def normal(posterior, target):
+    """The target with a likelihood that is normal in what the data inform."""
+    times = jnp.asarray([0.3, 0.8, 1.4])
+    centre = np.concatenate([quantities(jnp.asarray(PARAMETERS), times), [0.201, 0.999]])
+    width = np.append(0.05 * np.abs(centre[:-2]) + 0.01, [0.003, 0.002])
+    turn = np.eye(15) + 0.3 * np.eye(15, k=1) + 0.2 * np.eye(15, k=-4)
+    parts = (times, centre, turn @ turn.T / width[:, None] / width, 0.01, 240.0)
+    return target._replace(normal=NormalLikelihood(*(jnp.asarray(x) for x in parts)))
 
 
-@pytest.mark.parametrize("adjusted", [False, True])
-def test_every_draw_tells_the_integral(adjusted):
+@pytest.mark.parametrize("corrected", [False, True])
+def test_every_draw_tells_the_integral(corrected):
     posterior, target, y = case()
-    if adjusted:
-        target = turned(posterior, target, y)
+    if corrected:
+        target = normal(posterior, target)
     found = completed(posterior, target, y, 64)
     drawn = np.asarray(found.y)[:, 2:4]
     spread = 8.0 * drawn.std(axis=0)
@@ -98,13 +99,14 @@ def test_every_draw_tells_the_integral(adjusted):
     assert np.ptp(found.log_density) > 1.0
 
 
-def test_the_density_is_that_of_the_completed_point():
+@pytest.mark.parametrize("corrected", [False, True])
+def test_the_density_is_that_of_the_completed_point(corrected):
     posterior, target, y = case()
-    target = turned(posterior, target, y)
+    if corrected:
+        target = normal(posterior, target)
     found = completed(posterior, target, y, 8)
     for row, density in zip(found.y, found.log_density, strict=True):
-        adjustment = (target.centre, target.matrix)
-        expected = posterior.log_density(row, target.data, target.noise_scale, adjustment)
+        expected = posterior.log_density(row, *target)
         np.testing.assert_allclose(density, expected, rtol=1e-12)
         np.testing.assert_allclose(row[searched(posterior)], y[searched(posterior)], rtol=1e-15)
 

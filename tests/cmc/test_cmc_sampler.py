@@ -16,10 +16,10 @@ from cmc_cases import (
     POSTERIOR,
     SCHEDULE,
     T,
-    adjusted,
     densities,
     frame_of,
     functions_of,
+    normal,
     on_grid,
     sampler_of,
     target_of,
@@ -79,8 +79,8 @@ def test_draws_follow_the_posterior(case):
     assert_same_posterior(draws, target_of(*case))
 
 
-def test_draws_follow_an_adjusted_likelihood():
-    target = adjusted(FLAT)
+def test_draws_follow_a_normal_likelihood():
+    target = normal(FLAT)
     sampler = sampler_of(target, MANY)
     draws = drive(sampler, sampler.start(frame_of(*FLAT)), never)
     assert_same_posterior(draws, target)

@@ -3,6 +3,7 @@ from functools import lru_cache
 
 import numpy as np
 import pytest
+from scipy.linalg import sqrtm
 
 from heterodyne._events import Progress
 from heterodyne.config.parameter_names import PHYSICS_PARAM_NAMES
@@ -18,7 +19,7 @@ from heterodyne.optimization.problem import Problem
 from heterodyne.optimization.sandwich import (
     ScoreNoise,
     SpeckleNoise,
-    adjustment,
+    correction,
     score_covariance,
     speckle_noise,
     with_absorbed,
@@ -27,6 +28,7 @@ from heterodyne.optimization.scaling import Scaling, ScalingMode
 
 VARYING = ("D0_ref", "v0", "f0")
 MODES = 5
+TIMES = (0.2, 0.6, 1.0)
 SPACE = ParameterSpace().with_values({"D0_ref": 2e4, "v0": 300.0, "f0": 0.4})
 SPACE = SPACE.fix(*(n for n in PHYSICS_PARAM_NAMES if n not in VARYING))
 # Small changes of contrasts and offsets in the coordinates of the small posterior.
@@ -236,10 +238,11 @@ def small_posterior():
 
 
 @pytest.mark.parametrize("estimated", [False, True])
-def test_adjustment_is_the_sandwich_in_sampling_coordinates(estimated):
+def test_the_corrected_likelihood_has_the_curvature_of_the_sandwich(estimated):
     problem, posterior, y, noise = small_posterior()
+    squares = 0.2
     noise, sigma = replace(noise, estimated=estimated), 0.04
-
+    y = np.append(y[:-1], np.log(sigma))
     jacobian, prior = jacobian_of(problem), np.zeros((7, 7))
     prior_curvature = jax.jit(lambda x: posterior.prior_curvature(x, sigma))
     prior[:3, :3] = np.asarray(prior_curvature(y))[:3, :3]
@@ -264,32 +267,39 @@ def test_adjustment_is_the_sandwich_in_sampling_coordinates(estimated):
         pairs = factors[0] * blocks[0] + factors[1] * blocks[1]
     information = jacobian.T @ jacobian / sigma**2
     variance = jacobian.T @ pairs @ jacobian / sigma**4
-    both = information + prior
-    expected = both @ np.linalg.solve(variance + prior, both)
-    assert np.linalg.eigvalsh(variance - information).min() > 0
-    found = adjustment(posterior, y, problem.data, noise, sigma, informations_of(problem))
-    inner = found.matrix[:-1, :-1]
+    lower = np.linalg.cholesky(information + prior)
+    score = np.linalg.solve(lower, np.linalg.solve(lower, variance + prior).T)
+    assert np.linalg.eigvalsh(score).min() > 1.0
+    shrinking = lower @ np.linalg.inv(sqrtm(score)) @ np.linalg.inv(lower)
+    expected = shrinking @ information @ shrinking.T
+    found = correction(posterior, y, problem.data, noise, squares, informations_of(problem), TIMES)
     size = np.sqrt(np.diagonal(expected))
     outer = size[:, None] * size
-    np.testing.assert_allclose(inner.T @ both @ inner / outer, expected / outer, atol=1e-5)
-    np.testing.assert_array_equal(inner[:3, 3:], 0.0)
 
     def scales_at(shift):
         return np.asarray(posterior.forward(jnp.asarray(y + shift))[0].scaling)
 
     steps = zip(STEPS, np.eye(4), strict=True)
-    slopes = [(scales_at(d) - scales_at(-d)) @ unit / 2e-5 for d, unit in steps]
-    turn = np.concatenate([np.ones(3), slopes])
-    of_data = turn[:, None] * (inner.T @ information @ inner) * turn
-    np.testing.assert_allclose(found.information / outer, of_data / outer, atol=1e-5)
-    np.testing.assert_array_equal(found.matrix[-1], np.eye(8)[-1])
-    np.testing.assert_array_equal(found.matrix[:, -1], np.eye(8)[-1])
-    np.testing.assert_allclose(found.centre, np.append(small_centre(), y[-1]), rtol=1e-12)
+    turn = [(scales_at(d) - scales_at(-d)) @ unit / 2e-5 for d, unit in steps]
+    turn = np.concatenate([np.ones(3), turn])
+    inner = found.information / turn[:, None] / turn
+    np.testing.assert_allclose(inner / outer, expected / outer, atol=1e-5)
+
+    def minus(x):
+        parameters = problem.coordinates.forward(x[:3])[0]
+        return -found.likelihood.log_density(parameters, x[3:], jnp.asarray(sigma))
+
+    at = jnp.asarray(small_centre())
+    curvature = np.asarray(jax.jit(jax.hessian(minus))(at))
+    np.testing.assert_allclose(curvature / outer, expected / outer, atol=1e-5)
+    np.testing.assert_allclose(np.asarray(jax.jit(jax.grad(minus))(at)) / size, 0.0, atol=1e-6)
+    normal = 2 * 66 * (np.log(sigma) + 0.5 * np.log(2 * np.pi))
+    assert float(minus(at)) == pytest.approx(0.5 * squares / sigma**2 + normal)
     ratio = np.array(found.effective_speckles) / noise.effective_speckles
     np.testing.assert_allclose(ratio, 1.0 / np.array(factors if estimated else (1.0, 1.0)))
 
 
-def test_shot_noise_alone_needs_no_adjustment():
+def test_shot_noise_alone_needs_no_correction():
     problem, posterior, y, noise = small_posterior()
     sigma, level = 0.01, 1e5
     alone = replace(
@@ -298,5 +308,10 @@ def test_shot_noise_alone_needs_no_adjustment():
         shot_noise=(level,) * 2,
         effective_speckles=((level + 0.2) ** 2 / sigma**2,) * 2,
     )
-    found = adjustment(posterior, y, problem.data, alone, sigma, informations_of(problem))
-    np.testing.assert_allclose(found.matrix, np.eye(len(y)), atol=1e-3)
+    informations = informations_of(problem)
+    found = correction(posterior, y, problem.data, alone, 0.1, informations, TIMES)
+    slopes = np.concatenate([np.ones(3), np.asarray(posterior.scaling_slopes(jnp.asarray(y)))])
+    expected = informations.sum(0) * slopes[:, None] * slopes / sigma**2
+    size = np.sqrt(np.diagonal(expected))
+    outer = size[:, None] * size
+    np.testing.assert_allclose(found.information / outer, expected / outer, atol=1e-3)

@@ -19,6 +19,12 @@ def unit_of(name: str) -> str:
     return dict(_CURVES)[name.partition("(")[0]]
 
 
+def curves_at(parameters: JaxArray, times: JaxArray) -> JaxArray:
+    """J of both components, v and s at times in s, shape (4 n,), from the 14 parameters."""
+    f = frame_functions(parameters, times)
+    return jnp.concatenate([f.transport_reference, f.transport_sample, f.velocity, f.fraction])
+
+
 @dataclass(frozen=True)
 class Derived:
     """J of both components, v and s at three times of the window.
@@ -49,8 +55,7 @@ class Derived:
 
     def __call__(self, parameters: JaxArray) -> JaxArray:
         """Evaluate the quantities, shape (12,), from the 14 physics parameters."""
-        f = frame_functions(parameters, jnp.asarray(self.times))
-        return jnp.concatenate([f.transport_reference, f.transport_sample, f.velocity, f.fraction])
+        return curves_at(parameters, jnp.asarray(self.times))
 
     def batch(self, parameters: ArrayLike) -> FloatArray:
         """Evaluate many draws, shape (n, 14) to (n, 12)."""

@@ -21,6 +21,7 @@ from heterodyne.core.separable import PairSums
 from heterodyne.optimization.coordinates.curves import WALL
 from heterodyne.optimization.coordinates.physics import PhysicsCoordinates
 from heterodyne.optimization.coordinates.walls import bend, unbend
+from heterodyne.optimization.informed import NormalLikelihood
 from heterodyne.optimization.prior import LogPrior
 from heterodyne.optimization.scaling import Scaling
 
@@ -158,7 +159,7 @@ class Posterior:
         y: JaxArray,
         data: PairData,
         noise_scale: Numeric,
-        adjustment: tuple[JaxArray, JaxArray] | None = None,
+        normal: NormalLikelihood | None = None,
     ) -> JaxArray:
         """Return the log density of the coordinates, up to the evidence.
 
@@ -166,29 +167,13 @@ class Posterior:
             y: Coordinates, shape (size,).
             data: Measured pairs.
             noise_scale: Estimate of sigma that scales its prior.
-            adjustment: Point c and matrix A, with which the likelihood is evaluated at
-                c + A (x - c) instead of x, the ``linear`` coordinates of y.
+            normal: Stands in for the likelihood of the pairs.
         """
         unknowns, log_det = self.forward(y)
         prior = self.log_prior(unknowns, noise_scale) + log_det
-        if adjustment is not None:
-            unknowns = self.adjusted(self.linear(y), *adjustment)
-        return prior + self.log_likelihood(unknowns, data)
-
-    def linear(self, y: JaxArray) -> JaxArray:
-        """Return y with contrasts and offsets themselves for their coordinates, (size,)."""
-        p = self.coordinates.size
-        return jnp.concatenate([y[:p], self.bend_scaling(y[p:-1])[0], y[-1:]])
-
-    def adjusted(self, x: JaxArray, centre: JaxArray, matrix: JaxArray) -> Unknowns:
-        """Return the unknowns at centre + matrix (x - centre) in ``linear`` coordinates.
-
-        Contrasts and offsets may lie outside their bounds.
-        """
-        p = self.coordinates.size
-        at = centre + matrix @ (x - centre)
-        parameters, _ = self.coordinates.forward(at[:p])
-        return Unknowns(parameters, at[p:-1], jnp.exp(at[-1]))
+        if normal is None:
+            return prior + self.log_likelihood(unknowns, data)
+        return prior + normal.log_density(*unknowns)
 
     def prior_curvature(self, y: JaxArray, noise_scale: Numeric) -> JaxArray:
         """Hessian of minus the log prior density of the coordinates, (size, size)."""

@@ -1,10 +1,11 @@
-"""The likelihood of independent errors, adjusted to the curvature that speckle noise leaves.
+"""The likelihood of independent errors, corrected for what speckle noise does to it.
 
 With F the Fisher information for independent errors and V the covariance that speckle
 noise gives the score, the estimate scatters by F^-1 V F^-1 and not by F^-1. The likelihood
-l(x) is therefore replaced by l(c + A (x - c)) with A' F A = F V^-1 F, the inverse of that
-scatter, about the mode c: the curvature adjustment of a composite likelihood (Ribatet,
-Cooley and Davison, Statistica Sinica 22, 813, 2012). The prior is left as it is.
+is therefore replaced by one with the information F V^-1 F at its maximum, the inverse of that
+scatter (the sandwich of White, Econometrica 50, 1, 1982; for Bayesian use Müller,
+Econometrica 81, 1805, 2013). It is normal in the quantities that the data inform, because
+wide as it is it would not be so in the parameters. The prior is left as it is.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+from scipy.linalg import block_diag
 
 from heterodyne._events import EventSink, Progress, ignore_events
 from heterodyne._typing import ArrayLike, FloatArray, JaxArray
@@ -34,7 +36,8 @@ from heterodyne.core.speckle_moments import (
     shot_noise,
 )
 from heterodyne.optimization.coordinates.physics import PhysicsCoordinates
-from heterodyne.optimization.curvature import adjust
+from heterodyne.optimization.curvature import adjusted_information
+from heterodyne.optimization.informed import NormalLikelihood, carried_over, quantities
 from heterodyne.optimization.posterior import Posterior
 from heterodyne.optimization.prior import LogPrior
 from heterodyne.optimization.problem import Problem
@@ -72,21 +75,18 @@ class SpeckleNoise:
 
 
 @dataclass(frozen=True)
-class Adjustment:
-    """The point and the map of l(centre + matrix (x - centre)).
+class Correction:
+    """The likelihood that speckle noise leaves.
 
     Attributes:
-        centre: Sampling coordinates with contrasts and offsets themselves, shape (size,).
-        matrix: Shape (size, size); log sigma is left as it is, and contrasts and offsets do
-            not move the coordinates of the physics parameters.
-        information: Information of the adjusted likelihood at the centre, on all
-            coordinates but log sigma, shape (size - 1, size - 1).
+        likelihood: Normal in the quantities that the data inform.
+        information: Its information at the maximum, on all sampling coordinates but log
+            sigma, shape (size - 1, size - 1).
         effective_speckles: Number of independent speckles of each angle; where they were
             counted from residuals, with the noise that the fit has absorbed put back.
     """
 
-    centre: FloatArray
-    matrix: FloatArray
+    likelihood: NormalLikelihood
     information: FloatArray
     effective_speckles: tuple[float, ...]
 
@@ -252,52 +252,73 @@ def score_noise(
     return ScoreNoise(np.asarray(score), np.array(pairs))
 
 
-def adjustment(
+def correction(
     posterior: Posterior,
     y: ArrayLike,
     data: PairData,
     noise: SpeckleNoise,
-    sigma: float,
+    squares: float,
     informations: FloatArray,
+    times: Sequence[float],
     on_event: EventSink = ignore_events,
-) -> Adjustment:
-    """Return the adjustment of the likelihood for speckle noise.
+) -> Correction:
+    """Return the likelihood corrected for speckle noise.
 
     Args:
         posterior: Coordinates, scaling and priors.
         y: Posterior mode in sampling coordinates, shape (size,).
         data: Measured pairs.
         noise: Speckles and shot noise.
-        sigma: Standard deviation of the errors of the plain likelihood.
+        squares: Sum of squares at the mode.
         informations: Information of coordinates, contrasts and offsets times sigma**2 in
             each angle at the mode, shape (n_angles, p + k, p + k).
+        times: Times in s at which rates and fraction are informed.
         on_event: Receives the progress for many frames.
     """
     p, at = posterior.coordinates.size, jnp.asarray(y)
-    centre = np.asarray(posterior.linear(at))
+    variance = float(jnp.exp(2.0 * at[-1]))
+    scaling, log_slopes = posterior.bend_scaling(at[p:-1])
     problem = Problem(data, posterior.coordinates, posterior.scaling)
-    contrast, _ = posterior.scaling.expand(jnp.asarray(centre[p:-1]))
-    one = score_noise(problem, centre[:p], np.asarray(contrast), noise.shot_noise, on_event)
+    contrast, _ = posterior.scaling.expand(scaling)
+    one = score_noise(problem, at[:p], np.asarray(contrast), noise.shot_noise, on_event)
     share = 1.0 / np.array(noise.effective_speckles)
     if noise.estimated:
         share = with_absorbed(share, informations, one)
-    fisher = informations.sum(0) / sigma**2
-    score = np.tensordot(share, one.score, 1) / sigma**4
-    matrix = np.eye(posterior.size)
-    matrix[:-1, :-1], adjusted = adjust(fisher, score, _prior_curvature(posterior, at), p)
-    slopes = np.concatenate([np.ones(p), np.asarray(posterior.scaling_slopes(at))])
-    speckles = tuple((1.0 / share).tolist())
-    return Adjustment(centre, matrix, adjusted * slopes[:, None] * slopes, speckles)
+    fisher = informations.sum(0) / variance
+    score = np.tensordot(share, one.score, 1) / variance**2
+    adjusted = adjusted_information(fisher, score, _prior_curvature(posterior, at))
+    found, slopes = _informed(at[:p], jnp.asarray(times), posterior.coordinates)
+    every = np.asarray(block_diag(np.asarray(slopes), np.eye(posterior.scaling.size)))
+    centre = np.concatenate([found, np.asarray(scaling)])
+    parts = (times, centre, carried_over(adjusted, every), squares, data.n_pairs.sum())
+    turn = np.concatenate([np.ones(p), np.exp(np.asarray(log_slopes))])
+    return Correction(
+        NormalLikelihood(*(jnp.asarray(x, float) for x in parts)),
+        adjusted * turn[:, None] * turn,
+        tuple((1.0 / share).tolist()),
+    )
+
+
+@partial(jax.jit, static_argnames="coordinates")
+def _informed(
+    y: JaxArray, times: JaxArray, coordinates: PhysicsCoordinates
+) -> tuple[JaxArray, JaxArray]:
+    """What the data inform, and its derivatives by the coordinates of the parameters."""
+
+    def of(x: JaxArray) -> JaxArray:
+        return quantities(coordinates.forward(x)[0], times)
+
+    return of(y), jax.jacfwd(of)(y)
 
 
 def _prior_curvature(posterior: Posterior, y: JaxArray) -> FloatArray:
-    """Curvature of minus the log prior density in linear coordinates but log sigma."""
+    """Curvature of minus the log prior density, with contrasts and offsets themselves."""
     p = posterior.coordinates.size
     curvature = np.zeros((posterior.size - 1,) * 2)
     # The scale of sigma's prior has no effect: that prior is independent of the others.
     curvature[:p, :p] = np.asarray(posterior.prior_curvature(y, 1.0))[:p, :p]
-    scaling = LogPrior.of(posterior.space, posterior.scaling_kinds)
-    slopes = np.asarray(scaling.standardised_slopes(posterior.linear(y)[p:-1]))
+    prior = LogPrior.of(posterior.space, posterior.scaling_kinds)
+    slopes = np.asarray(prior.standardised_slopes(posterior.bend_scaling(y[p:-1])[0]))
     curvature[p:, p:] = np.diag(slopes**2)
     return curvature
 

@@ -52,7 +52,7 @@ class Analysis:
         derived: Quantities at reference times.
         draws: Draws of the coordinates for independent errors.
         plain: The same by name.
-        corrected: Draws from the likelihood adjusted for speckle noise; None where such
+        corrected: Draws with the likelihood corrected for speckle noise; None where such
             noise is not likely.
         corrected_draws: The same in coordinates.
         prior: Draws from the priors.
@@ -97,7 +97,7 @@ def analyse(
     """Draw from the posterior and judge the draws.
 
     The likelihood of independent errors is sampled first. Where the residuals show speckle
-    noise, the likelihood adjusted for it is sampled as well.
+    noise, the likelihood corrected for it is sampled as well.
 
     Args:
         fit: The fit of the data, from which sampling starts.
@@ -154,7 +154,7 @@ def _judged(
             noise,
             other_minima=result.modes,
             reduced_chi_square=result.reduced_chi_square,
-            covered=0.0 if (corrected or plain).draws.proposals is None else COMPETING,
+            covered=COMPETING if corrected is None and plain.draws.proposals else 0.0,
         ),
         seconds=0.0,
     )

@@ -19,7 +19,6 @@ import numpy as np
 from heterodyne._typing import IntArray, JaxArray
 from heterodyne.core._jax import jax, jnp
 from heterodyne.core.likelihood import sums
-from heterodyne.core.separable import PairSums
 from heterodyne.optimization.cmc._frame import Frame
 from heterodyne.optimization.cmc._nuts import Target
 from heterodyne.optimization.posterior import Posterior, Unknowns
@@ -79,22 +78,48 @@ def complete(
     return jax.lax.map(one, (points, normal), batch_size=_BATCH)
 
 
+class _Parabola(NamedTuple):
+    """The log likelihood as a function of steps of contrasts and offsets.
+
+    Attributes:
+        value: Where the step is zero.
+        slope: Minus the gradient there, shape (k,).
+        curvature: Minus the second derivatives, shape (k, k).
+    """
+
+    value: JaxArray
+    slope: JaxArray
+    curvature: JaxArray
+
+    @classmethod
+    def of(cls, at: Unknowns, target: Target, posterior: Posterior) -> _Parabola:
+        """Expand the likelihood about unknowns."""
+        if target.normal is not None:
+            normal, k = target.normal, posterior.scaling.size
+            pull = normal.precision @ normal.distance(at.parameters, at.scaling)
+            first = pull.shape[0] - k
+            return cls(normal.log_density(*at), pull[first:], normal.precision[first:, first:])
+        s = sums(at.parameters, target.data)
+        parts = posterior.scaling
+        slope, curvature = parts.quadratic(s, *parts.expand(at.scaling), target.data)
+        value = posterior.log_likelihood_of(s, at, target.data)
+        return cls(value, slope / at.sigma**2, curvature / at.sigma**2)
+
+
 def _complete(
     point: JaxArray, normal: JaxArray, target: Target, centre: JaxArray, posterior: Posterior
 ) -> Completed:
     p = posterior.coordinates.size
-    start = posterior.linear(jnp.concatenate([point[:p], centre[p:-1], point[-1:]]))
-    unknowns = posterior.adjusted(start, target.centre, target.matrix)
-    s = sums(unknowns.parameters, target.data)
-    scaling, log_drawn = start[p:-1], jnp.zeros(())
+    start, _ = posterior.forward(jnp.concatenate([point[:p], centre[p:-1], point[-1:]]))
+    parabola = _Parabola.of(start, target, posterior)
+    scaling, log_drawn = start.scaling, jnp.zeros(())
+    density = parabola.value
     if posterior.scaling.size > 0:
-        step, log_drawn = _draw(scaling, unknowns, normal, s, target, posterior)
+        step, log_drawn = _draw(scaling, normal, parabola, posterior)
         scaling += step
+        density -= parabola.slope @ step + 0.5 * step @ parabola.curvature @ step
     y = jnp.concatenate([point[:p], posterior.unbend_scaling(scaling), point[-1:]])
     drawn, log_det = posterior.forward(y)
-    shift = target.matrix[p:-1, p:-1] @ (scaling - start[p:-1])
-    at = unknowns._replace(scaling=unknowns.scaling + shift)
-    density = posterior.log_likelihood_of(s, at, target.data)
     density += posterior.log_prior(drawn, target.noise_scale) + log_det
     log_drawn += posterior.bend_scaling(y[p:-1])[1].sum()
     # Beyond a bound the coordinate is not a number.
@@ -106,33 +131,21 @@ def _complete(
 
 
 def _draw(
-    scaling: JaxArray,
-    at: Unknowns,
-    normal: JaxArray,
-    s: PairSums,
-    target: Target,
-    posterior: Posterior,
+    scaling: JaxArray, normal: JaxArray, parabola: _Parabola, posterior: Posterior
 ) -> tuple[JaxArray, JaxArray]:
     """Draw a step of contrasts and offsets; returns it and its log density.
 
     Args:
         scaling: Contrasts and offsets, shape (k,).
-        at: Where the likelihood is evaluated for these.
         normal: Standard normal numbers, shape (k,).
-        s: Sums over pairs there.
-        target: What the posterior is conditioned on.
+        parabola: Log likelihood of steps from there.
         posterior: Map and density.
     """
-    p = posterior.coordinates.size
-    parts = posterior.scaling
-    gradient, curvature = parts.quadratic(s, *parts.expand(at.scaling), target.data)
-    inner = target.matrix[p:-1, p:-1]
     prior = LogPrior.of(posterior.space, posterior.scaling_kinds)
     slope = prior.standardised_slopes(scaling)
-    pull = -inner.T @ gradient / at.sigma**2 - slope * prior.standardised(scaling)
     # The range confines one that neither data nor prior inform.
-    confining = slope**2 + posterior.scaling_range**-2.0
-    full = inner.T @ curvature @ inner / at.sigma**2 + jnp.diag(confining)
+    full = parabola.curvature + jnp.diag(slope**2 + posterior.scaling_range**-2.0)
+    pull = -parabola.slope - slope * prior.standardised(scaling)
     lower = jnp.linalg.cholesky(full)
     half = jax.scipy.linalg.solve_triangular(lower, pull, lower=True)
     step = jax.scipy.linalg.solve_triangular(lower.T, half + normal)

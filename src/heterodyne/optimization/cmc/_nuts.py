@@ -18,6 +18,7 @@ from heterodyne._typing import JaxArray
 from heterodyne.core._jax import jax, jnp
 from heterodyne.core.likelihood import PairData
 from heterodyne.optimization.cmc._frame import Frame
+from heterodyne.optimization.informed import NormalLikelihood
 from heterodyne.optimization.posterior import Posterior
 
 # Above any potential energy of a posterior, and small enough to be added to one.
@@ -32,21 +33,12 @@ class Target(NamedTuple):
     Attributes:
         data: Measured pairs.
         noise_scale: Estimate of sigma that scales its prior.
-        centre: Point c of the likelihood's adjustment, shape (d,).
-        matrix: Matrix A of the adjustment, which evaluates the likelihood at c + A (x - c) in
-            linear coordinates x, shape (d, d); the identity leaves it as it is. Contrasts
-            and offsets do not move the other coordinates.
+        normal: Stands in for the likelihood of the pairs; None for these themselves.
     """
 
     data: PairData
     noise_scale: JaxArray
-    centre: JaxArray
-    matrix: JaxArray
-
-    @classmethod
-    def plain(cls, data: PairData, noise_scale: float, size: int) -> Target:
-        """The likelihood of independent errors, for a number of coordinates."""
-        return cls(data, jnp.asarray(noise_scale), jnp.zeros(size), jnp.eye(size))
+    normal: NormalLikelihood | None = None
 
 
 @dataclass(frozen=True)
@@ -69,10 +61,7 @@ class Kernel:
         """Build NumPyro's kernel on z; ``step_size`` is where adaptation starts."""
 
         def potential(z: JaxArray) -> JaxArray:
-            adjustment = (target.centre, target.matrix)
-            return -self.posterior.log_density(
-                frame.place(z), target.data, target.noise_scale, adjustment
-            )
+            return -self.posterior.log_density(frame.place(z), *target)
 
         depths: Any = (min(_ADAPT_DEPTH, self.max_tree_depth), self.max_tree_depth)
         return NUTS(

@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-import numpy as np
-
 from heterodyne._events import EventSink, Message
 from heterodyne._typing import FloatArray
 from heterodyne.config.schema import EngineName
@@ -34,7 +32,7 @@ from heterodyne.optimization.cmc._sampler import Sampler, Schedule
 from heterodyne.optimization.derived import Derived
 from heterodyne.optimization.nlsq.core import Fit
 from heterodyne.optimization.posterior import Posterior
-from heterodyne.optimization.sandwich import Adjustment, SpeckleNoise, adjustment
+from heterodyne.optimization.sandwich import SpeckleNoise, correction
 
 S = TypeVar("S")
 PLAIN, CORRECTED = "plain", "corrected"
@@ -99,26 +97,31 @@ class Passes:
 
     def plain(self) -> Sampled:
         """Sample with the likelihood of independent errors."""
-        target = Target.plain(self.fit.problem.data, self.scale, self.posterior.size)
+        target = Target(self.fit.problem.data, jnp.asarray(self.scale))
         return self._sample(PLAIN, target, self._frames())
 
     def corrected(self, noise: SpeckleNoise) -> tuple[Sampled, SpeckleNoise]:
-        """Sample with the likelihood adjusted for speckle noise.
+        """Sample with the likelihood corrected for speckle noise, around the best mode.
 
         Returns:
             The draws, and the noise with that included which the fit has absorbed.
         """
-        data, mode = self.fit.problem.data, posterior_mode(self.posterior, self.fit)
-        sigma = float(np.exp(mode[-1]))
-        informations = self.fit.modes.by_angle[0]
-        change = adjustment(self.posterior, mode, data, noise, sigma, informations, self.on_event)
-        target = Target(
-            data, jnp.asarray(self.scale), jnp.asarray(change.centre), jnp.asarray(change.matrix)
+        modes, data = self.fit.modes, self.fit.problem.data
+        mode = posterior_mode(self.posterior, self.fit)
+        change = correction(
+            self.posterior,
+            mode,
+            data,
+            noise,
+            float(modes.squares[0]),
+            modes.by_angle[0],
+            self.derived.times,
+            self.on_event,
         )
-        others = [_adjusted(self.posterior, frame, change) for frame in self._frames()[1:]]
-        frames = (self._laplace(mode, change.information), *others)
+        target = Target(data, jnp.asarray(self.scale), change.likelihood)
+        frame = self._laplace(mode, change.information)
         noise = replace(noise, effective_speckles=change.effective_speckles)
-        return self._sample(CORRECTED, target, frames), noise
+        return self._sample(CORRECTED, target, (frame,)), noise
 
     def _frames(self) -> tuple[Frame, ...]:
         """Normal approximations, for independent errors, of the modes that compete."""
@@ -199,14 +202,3 @@ def _handed_over(name: str, d: Diagnosis) -> str:
         f"{name.capitalize()} draws: importance sampling is not good enough here (Pareto k-hat "
         f"{d.k_hat:.2f}, worth {d.kish:.0f} independent draws), so NUTS takes over."
     )
-
-
-def _adjusted(posterior: Posterior, frame: Frame, change: Adjustment) -> Frame:
-    """Return where the adjusted likelihood has a mode of the plain one."""
-    p = posterior.coordinates.size
-    shift = np.asarray(posterior.linear(frame.centre)) - change.centre
-    moved = change.centre + np.linalg.solve(change.matrix, shift)
-    inside = jnp.asarray(posterior.inside(moved[p:-1]))
-    moved[p:-1] = np.asarray(posterior.unbend_scaling(inside))
-    wider = np.linalg.solve(change.matrix, np.asarray(frame.factor))
-    return Frame(jnp.asarray(moved), jnp.linalg.cholesky(jnp.asarray(wider @ wider.T)))

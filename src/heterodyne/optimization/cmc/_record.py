@@ -29,7 +29,7 @@ def data_tree(analysis: Analysis) -> xarray.DataTree:
     """Return the draws as ArviZ groups.
 
     ``posterior`` holds the documented parameters, ``derived`` rates and fraction at
-    reference times, ``corrected`` both from the likelihood adjusted for speckle noise where
+    reference times, ``corrected`` both from the likelihood corrected for speckle noise where
     that is likely, ``sample_stats`` and ``corrected_sample_stats`` what the sampler
     recorded, ``prior`` draws from the priors.
     """
