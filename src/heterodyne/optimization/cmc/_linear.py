@@ -24,7 +24,7 @@ from heterodyne.optimization.cmc._nuts import Target
 from heterodyne.optimization.posterior import Posterior, Unknowns
 from heterodyne.optimization.prior import LogPrior
 
-_BATCH = 64
+_BATCH = 8
 
 
 class Completed(NamedTuple):

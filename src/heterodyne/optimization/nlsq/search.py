@@ -27,7 +27,7 @@ from heterodyne.optimization.problem import Problem
 from heterodyne.optimization.scaling import Scaling
 
 _ROUND_ITERATIONS = 12
-_BATCH = 64
+_BATCH = 8
 # Modes of averaged frames that are optimised on all pairs.
 _MODES = 8
 _INDEX = {name: k for k, name in enumerate(PHYSICS_PARAM_NAMES)}
