@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from scipy.special import logsumexp
@@ -11,6 +13,7 @@ from heterodyne.config.parameter_space import ParameterSpace
 from heterodyne.core._jax import jax, jnp
 from heterodyne.core.likelihood import pack_pairs
 from heterodyne.core.simulate import Experiment, simulate_pairs
+from heterodyne.optimization.cmc import _linear
 from heterodyne.optimization.cmc._frame import Frame
 from heterodyne.optimization.cmc._linear import complete, narrowed, searched
 from heterodyne.optimization.cmc._nuts import Target
@@ -171,3 +174,31 @@ def test_points_that_cannot_be_evaluated_have_no_density():
     broken[0] = np.nan
     found = completed(posterior, target, broken, 2)
     assert (np.asarray(found.log_density) == -np.inf).all()
+
+
+@pytest.mark.parametrize("k", [1, 2, 46])
+def test_factors_and_solutions_are_those_of_numpy(k):
+    rng = np.random.default_rng(k)
+    root = rng.normal(size=(k, 2 * k))
+    a, b = root @ root.T, rng.normal(size=k)
+    lower = jax.jit(_linear._cholesky)(jnp.asarray(a))
+    np.testing.assert_allclose(lower, np.linalg.cholesky(a), rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(
+        _linear._solve_lower(lower, jnp.asarray(b)), np.linalg.solve(lower, b), rtol=1e-9
+    )
+    np.testing.assert_allclose(
+        _linear._solve_upper(lower, jnp.asarray(b)), np.linalg.solve(lower.T, b), rtol=1e-9
+    )
+    assert np.isnan(_linear._cholesky(jnp.asarray(-a))).any()
+
+
+def test_many_angles_are_completed_in_two_threads():
+    posterior, target, y = case(ScalingMode.INDIVIDUAL, phi=tuple(np.linspace(-40.0, 60.0, 23)))
+
+    def part(seed):
+        return np.asarray(completed(posterior, target, y, 64, seed).log_integrated)
+
+    with ThreadPoolExecutor(2) as pool:
+        found = np.concatenate(list(pool.map(part, range(8))))
+    # Every draw tells the same integral.
+    np.testing.assert_allclose(found, found[0], atol=1e-2)

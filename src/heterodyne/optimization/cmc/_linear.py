@@ -146,8 +146,39 @@ def _draw(
     # The range confines one that neither data nor prior inform.
     full = parabola.curvature + jnp.diag(slope**2 + posterior.scaling_range**-2.0)
     pull = -parabola.slope - slope * prior.standardised(scaling)
-    lower = jnp.linalg.cholesky(full)
-    half = jax.scipy.linalg.solve_triangular(lower, pull, lower=True)
-    step = jax.scipy.linalg.solve_triangular(lower.T, half + normal)
+    lower = _cholesky(full)
+    step = _solve_upper(lower, _solve_lower(lower, pull) + normal)
     log_density = jnp.log(jnp.diagonal(lower)).sum() - 0.5 * (normal**2).sum()
     return step, log_density - 0.5 * len(normal) * math.log(2.0 * math.pi)
+
+
+# XLA hands linear algebra to LAPACK and waits for its own threads, which never come when
+# all of them evaluate points: two threads that factor matrices of 46 rows lock each other.
+def _cholesky(a: JaxArray) -> JaxArray:
+    """Return the lower Cholesky factor, shape (k, k); NaN where there is none."""
+    rows = jnp.arange(a.shape[0])
+
+    def column(j: JaxArray, lower: JaxArray) -> JaxArray:
+        rest = a[:, j] - lower @ lower[j]
+        return lower.at[:, j].set(jnp.where(rows >= j, rest / jnp.sqrt(rest[j]), 0.0))
+
+    return jax.lax.fori_loop(0, len(rows), column, jnp.zeros_like(a))
+
+
+def _solve_lower(lower: JaxArray, b: JaxArray) -> JaxArray:
+    """Solve lower x = b by forward substitution, shape (k,)."""
+
+    def row(j: JaxArray, x: JaxArray) -> JaxArray:
+        return x.at[j].set((b[j] - lower[j] @ x) / lower[j, j])
+
+    return jax.lax.fori_loop(0, len(b), row, jnp.zeros_like(b))
+
+
+def _solve_upper(lower: JaxArray, b: JaxArray) -> JaxArray:
+    """Solve lower' x = b by backward substitution, shape (k,)."""
+
+    def row(n: JaxArray, x: JaxArray) -> JaxArray:
+        j = len(b) - 1 - n
+        return x.at[j].set((b[j] - lower[:, j] @ x) / lower[j, j])
+
+    return jax.lax.fori_loop(0, len(b), row, jnp.zeros_like(b))
