@@ -105,7 +105,7 @@ def independent(count: int = 20) -> Section:
     )
 
 
-def speckles(count: int = 10) -> Section:
+def speckles(count: int = 40) -> Section:
     """Coverage of plain and corrected intervals on the demo's speckle experiment."""
     experiment = creep_flow()
     n_angles = len(experiment.phi)
