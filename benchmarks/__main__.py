@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from benchmarks import kernel
+from benchmarks import kernel, whole
 from benchmarks.performance import PATH, Section, write
 
-SECTIONS: dict[str, Callable[[], Section]] = {"kernel": kernel.section}
+SECTIONS: dict[str, Callable[[], Section]] = {"kernel": kernel.section, "whole": whole.section}
 
 
 def main(names: list[str]) -> int:
