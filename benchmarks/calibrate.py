@@ -13,12 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.performance import Section, machine, write
-from benchmarks.recovery import ANGLES, draw_experiment
+from benchmarks.recovery import ANGLES, bound, draw_experiment
 from heterodyne._typing import FloatArray
 from heterodyne.config.cmc import CMCConfig
-from heterodyne.config.parameter_space import ParameterSpace
 from heterodyne.core._jax import jnp
-from heterodyne.core.likelihood import pack_pairs
 from heterodyne.core.simulate import (
     Detector,
     Experiment,
@@ -27,10 +25,7 @@ from heterodyne.core.simulate import (
     simulate_speckles,
 )
 from heterodyne.optimization.cmc._analysis import Analysis, NoiseSettings, analyse
-from heterodyne.optimization.coordinates.physics import PhysicsCoordinates
 from heterodyne.optimization.nlsq.core import fit_problem
-from heterodyne.optimization.problem import Problem
-from heterodyne.optimization.scaling import Scaling, ScalingMode
 
 PATH = Path(__file__).parents[1] / "docs" / "calibration.md"
 _HEAD = "# Calibration\n\nWritten by `make calibrate`: intervals against known truths.\n"
@@ -43,11 +38,7 @@ def analysed(
 ) -> tuple[Analysis, float]:
     """Fit and sample one data set with the default settings; returns the seconds, too."""
     started = time.perf_counter()
-    data = pack_pairs(c2, experiment.t, experiment.q, experiment.dt, experiment.phi)
-    space = ParameterSpace()
-    scaling = Scaling.of(ScalingMode.INDIVIDUAL, space, len(experiment.phi))
-    problem = Problem(data, PhysicsCoordinates.of(space, experiment.t), scaling)
-    fit = fit_problem(problem)
+    fit = fit_problem(bound(experiment, c2))
     analysis = analyse(fit, c2, CMCConfig(), NoiseSettings(diagonal_is_raw))
     return analysis, time.perf_counter() - started
 

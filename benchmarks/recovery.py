@@ -109,19 +109,25 @@ def _fraction(rng: np.random.Generator, t: FloatArray) -> dict[str, float]:
             return {"f0": f0, "f1": f1, "f2": f2, "f3": f3}
 
 
+def bound(experiment: Experiment, c2: FloatArray) -> Problem:
+    """Bind data to the default parameters, with contrast and offset of each angle."""
+    data = pack_pairs(c2, experiment.t, experiment.q, experiment.dt, experiment.phi)
+    space = ParameterSpace()
+    scaling = Scaling.of(ScalingMode.INDIVIDUAL, space, len(experiment.phi))
+    return Problem(data, PhysicsCoordinates.of(space, experiment.t), scaling)
+
+
 def recover(seed: int, config: NLSQConfig | None = None) -> Outcome:
     """Simulate one data set and fit it with the default bounds and priors."""
     experiment, contrast, offset, sigma = draw_experiment(seed)
     c2 = simulate_pairs(experiment, contrast, offset, sigma, seed)
-    data = pack_pairs(c2, experiment.t, Q, DT, ANGLES)
-    space = ParameterSpace()
-    scaling = Scaling.of(ScalingMode.INDIVIDUAL, space, len(ANGLES))
-    problem = Problem(data, PhysicsCoordinates.of(space, experiment.t), scaling)
+    problem = bound(experiment, c2)
     start = time.perf_counter()
     fit = fit_problem(problem, config)
     seconds = time.perf_counter() - start
+    data = problem.data
     s = sums(jnp.asarray(experiment.parameters), data)
-    best = scaling.profile(s, data)
+    best = problem.scaling.profile(s, data)
     true = float(expand_squares(s, *best, data).sum())
     return Outcome(seed, fit.result.sum_of_squares, true, sigma, seconds, fit)
 

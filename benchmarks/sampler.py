@@ -24,7 +24,7 @@ from heterodyne.config.cmc import CMCConfig
 from heterodyne.config.parameter_names import PHYSICS_PARAM_NAMES
 from heterodyne.config.schema import EngineName
 from heterodyne.core._jax import jax, jnp
-from heterodyne.core.likelihood import PairData, direct_sum_of_squares
+from heterodyne.core.likelihood import PairData, direct_sum_of_squares, log_likelihood_of_squares
 from heterodyne.core.simulate import simulate_pairs
 from heterodyne.optimization.cmc._analysis import analyse, noise_seen
 from heterodyne.optimization.cmc._diagnostics import diagnose
@@ -78,8 +78,7 @@ class DirectPosterior(Posterior):
         contrast, offset = self.scaling.expand(unknowns.scaling)
         at = (unknowns.parameters, contrast, offset)
         squares = direct_sum_of_squares(*at, data, jnp.asarray(self.c2)).sum()
-        normal = jnp.log(unknowns.sigma) + 0.5 * math.log(2.0 * math.pi)
-        return -0.5 * squares / unknowns.sigma**2 - data.n_pairs.sum() * normal
+        return log_likelihood_of_squares(squares, unknowns.sigma, data.n_pairs.sum())
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Fit and posterior as whole processes: with empty caches, with warm ones, and once more.
 
-Run as ``python -m benchmarks.whole``; it writes its section of docs/performance.md.
+Run as ``python -m benchmarks whole``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.performance import Section, machine, write
+from benchmarks.performance import Section, machine
 
 # Angles, frames, and whether a second process and a second data set are measured too.
 SIZES = ((3, 183, True), (3, 1001, True), (23, 1001, False))
@@ -26,15 +26,8 @@ def worker(n_angles: int, n_frames: int, repeats: int) -> None:
     """Analyse simulated data some times over and print what it took as JSON lines."""
     started = time.time() - time.process_time()
     from benchmarks import recovery
-    from heterodyne.config.cmc import CMCConfig
-    from heterodyne.config.parameter_space import ParameterSpace
-    from heterodyne.core.likelihood import pack_pairs
+    from benchmarks.calibrate import analysed
     from heterodyne.core.simulate import simulate_pairs
-    from heterodyne.optimization.cmc._analysis import analyse
-    from heterodyne.optimization.coordinates.physics import PhysicsCoordinates
-    from heterodyne.optimization.nlsq.core import fit_problem
-    from heterodyne.optimization.problem import Problem
-    from heterodyne.optimization.scaling import Scaling, ScalingMode
 
     recovery.N_FRAMES = n_frames
     if n_angles != len(recovery.ANGLES):
@@ -44,11 +37,7 @@ def worker(n_angles: int, n_frames: int, repeats: int) -> None:
         e, contrast, offset, sigma = recovery.draw_experiment(seed)
         c2 = simulate_pairs(e, contrast, offset, sigma, seed)
         simulated = time.time() - before
-        data = pack_pairs(c2, e.t, e.q, e.dt, e.phi)
-        space = ParameterSpace()
-        scaling = Scaling.of(ScalingMode.INDIVIDUAL, space, n_angles)
-        problem = Problem(data, PhysicsCoordinates.of(space, e.t), scaling)
-        found = analyse(fit_problem(problem), c2, CMCConfig())
+        found, _ = analysed(e, c2, None)
         now = time.time()
         total = now - (started if seed == 0 else before) - simulated
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
@@ -97,7 +86,4 @@ def section() -> Section:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        worker(*map(int, sys.argv[1:]))
-    else:
-        write(section())
+    worker(*map(int, sys.argv[1:]))

@@ -125,16 +125,27 @@ FLAT, FLOOR = (0.0, 0.0), (1.0, -1.5e4)
 PARAMETERS = ("alpha_ref", "D_offset_ref", "contrast", "sigma")
 
 
+def normal_likelihood(parameters, scaling, width, scaling_width, squares, n_pairs):
+    """A likelihood that is normal, with correlations, in what the data inform.
+
+    ``width`` is that of the quantities relative to themselves.
+    """
+    times = jnp.asarray([0.3, 0.8, 1.4])
+    informed = np.asarray(quantities(jnp.asarray(parameters), times))
+    widths = np.append(width * np.abs(informed) + 0.01, scaling_width)
+    n = len(widths)
+    turn = np.eye(n) + 0.3 * np.eye(n, k=1) + 0.2 * np.eye(n, k=-4)
+    precision = turn @ turn.T / widths[:, None] / widths
+    parts = (times, np.append(informed, scaling), precision, squares, n_pairs)
+    return NormalLikelihood(*(jnp.asarray(x) for x in parts))
+
+
 def normal(case):
     """The target of a case with a likelihood that is normal in rates and contrast."""
-    times = jnp.asarray([0.3, 0.8, 1.4])
-    centre = np.append(quantities(jnp.asarray(truth(*case)), times), CONTRAST)
-    width = 0.1 * np.abs(centre) + 0.01
-    turn = np.eye(len(centre)) + 0.3 * np.eye(len(centre), k=1) + 0.2 * np.eye(len(centre), k=-11)
-    precision = turn @ turn.T / width[:, None] / width
     n_pairs = N_FRAMES * (N_FRAMES - 1) / 2
-    parts = (times, centre, precision, n_pairs * SIGMA**2, n_pairs)
-    likelihood = NormalLikelihood(*(jnp.asarray(x) for x in parts))
+    likelihood = normal_likelihood(
+        truth(*case), [CONTRAST], 0.1, [0.1 * CONTRAST + 0.01], n_pairs * SIGMA**2, n_pairs
+    )
     return target_of(*case)._replace(normal=likelihood)
 
 

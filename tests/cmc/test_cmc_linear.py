@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from cmc_cases import normal_likelihood
 from scipy.special import logsumexp
 
 from heterodyne.config.parameter_names import PHYSICS_PARAM_NAMES
@@ -18,7 +19,6 @@ from heterodyne.optimization.cmc._frame import Frame
 from heterodyne.optimization.cmc._linear import complete, narrowed, searched
 from heterodyne.optimization.cmc._nuts import Target
 from heterodyne.optimization.coordinates.physics import PhysicsCoordinates
-from heterodyne.optimization.informed import NormalLikelihood, quantities
 from heterodyne.optimization.posterior import Posterior, Unknowns
 from heterodyne.optimization.scaling import Scaling, ScalingMode
 
@@ -79,21 +79,19 @@ def integral(posterior, target, y, centre, reach, n=201):
     return logsumexp(values) + np.log(cell)
 
 
-def normal(posterior, target):
-    """The target with a likelihood that is normal in what the data inform."""
-    times = jnp.asarray([0.3, 0.8, 1.4])
-    centre = np.concatenate([quantities(jnp.asarray(PARAMETERS), times), [0.201, 0.999]])
-    width = np.append(0.05 * np.abs(centre[:-2]) + 0.01, [0.003, 0.002])
-    turn = np.eye(15) + 0.3 * np.eye(15, k=1) + 0.2 * np.eye(15, k=-4)
-    parts = (times, centre, turn @ turn.T / width[:, None] / width, 0.01, 240.0)
-    return target._replace(normal=NormalLikelihood(*(jnp.asarray(x) for x in parts)))
+def either(corrected):
+    """The case with the likelihood of its pairs, or with a normal one."""
+    posterior, target, y = case()
+    if corrected:
+        widths = [0.003, 0.002]
+        likelihood = normal_likelihood(PARAMETERS, [0.201, 0.999], 0.05, widths, 0.01, 240.0)
+        target = target._replace(normal=likelihood)
+    return posterior, target, y
 
 
 @pytest.mark.parametrize("corrected", [False, True])
 def test_every_draw_tells_the_integral(corrected):
-    posterior, target, y = case()
-    if corrected:
-        target = normal(posterior, target)
+    posterior, target, y = either(corrected)
     found = completed(posterior, target, y, 64)
     drawn = np.asarray(found.y)[:, 2:4]
     spread = 8.0 * drawn.std(axis=0)
@@ -104,9 +102,7 @@ def test_every_draw_tells_the_integral(corrected):
 
 @pytest.mark.parametrize("corrected", [False, True])
 def test_the_density_is_that_of_the_completed_point(corrected):
-    posterior, target, y = case()
-    if corrected:
-        target = normal(posterior, target)
+    posterior, target, y = either(corrected)
     found = completed(posterior, target, y, 8)
     for row, density in zip(found.y, found.log_density, strict=True):
         expected = posterior.log_density(row, *target)

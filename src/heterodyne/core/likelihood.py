@@ -7,6 +7,7 @@ Contrast and offset enter in closed form: given them, or profiled out.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -215,6 +216,11 @@ def expand_squares(s: PairSums, contrast: JaxArray, offset: JaxArray, data: Pair
         + o**2 * data.total_weight
         + contrast * (contrast * s.gg + 2.0 * o * s.g - 2.0 * s.dg)
     )
+
+
+def log_likelihood_of_squares(squares: JaxArray, sigma: JaxArray, n_pairs: JaxArray) -> JaxArray:
+    """Return the log likelihood of independent normal errors from their sum of squares."""
+    return -0.5 * squares / sigma**2 - n_pairs * (jnp.log(sigma) + 0.5 * math.log(2.0 * math.pi))
 
 
 def direct_sum_of_squares(

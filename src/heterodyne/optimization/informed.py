@@ -8,13 +8,13 @@ is therefore taken as normal in these quantities.
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import numpy as np
 
 from heterodyne._typing import FloatArray, JaxArray
 from heterodyne.core._jax import jnp
+from heterodyne.core.likelihood import log_likelihood_of_squares
 from heterodyne.optimization.derived import curves_at
 
 # Directions of the quantities that the coordinates change by less, relative to the most
@@ -52,8 +52,8 @@ class NormalLikelihood(NamedTuple):
             sigma: Standard deviation of the errors.
         """
         d = self.distance(parameters, scaling)
-        normal = self.n_pairs * (jnp.log(sigma) + 0.5 * math.log(2.0 * math.pi))
-        return -0.5 * (d @ self.precision @ d + self.squares / sigma**2) - normal
+        of_sigma = log_likelihood_of_squares(self.squares, sigma, self.n_pairs)
+        return of_sigma - 0.5 * d @ self.precision @ d
 
 
 def quantities(parameters: JaxArray, times: JaxArray) -> JaxArray:

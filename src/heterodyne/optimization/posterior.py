@@ -16,7 +16,7 @@ import numpy as np
 from heterodyne._typing import FloatArray, JaxArray, Numeric
 from heterodyne.config.parameter_space import ParameterSpace
 from heterodyne.core._jax import jax, jnp
-from heterodyne.core.likelihood import PairData, expand_squares, sums
+from heterodyne.core.likelihood import PairData, expand_squares, log_likelihood_of_squares, sums
 from heterodyne.core.separable import PairSums
 from heterodyne.optimization.coordinates.curves import WALL
 from heterodyne.optimization.coordinates.physics import PhysicsCoordinates
@@ -150,9 +150,7 @@ class Posterior:
         """Return the same from the sums over pairs at the physics parameters."""
         contrast, offset = self.scaling.expand(unknowns.scaling)
         squares = expand_squares(s, contrast, offset, data).sum()
-        n = data.n_pairs.sum()
-        normal = n * (jnp.log(unknowns.sigma) + 0.5 * math.log(2.0 * math.pi))
-        return -0.5 * squares / unknowns.sigma**2 - normal
+        return log_likelihood_of_squares(squares, unknowns.sigma, data.n_pairs.sum())
 
     def log_density(
         self,

@@ -277,7 +277,7 @@ def correction(
     """
     p, at = posterior.coordinates.size, jnp.asarray(y)
     variance = float(jnp.exp(2.0 * at[-1]))
-    scaling, log_slopes = posterior.bend_scaling(at[p:-1])
+    scaling, _ = posterior.bend_scaling(at[p:-1])
     problem = Problem(data, posterior.coordinates, posterior.scaling)
     contrast, _ = posterior.scaling.expand(scaling)
     one = score_noise(problem, at[:p], np.asarray(contrast), noise.shot_noise, on_event)
@@ -286,12 +286,12 @@ def correction(
         share = with_absorbed(share, informations, one)
     fisher = informations.sum(0) / variance
     score = np.tensordot(share, one.score, 1) / variance**2
-    adjusted = adjusted_information(fisher, score, _prior_curvature(posterior, at))
+    adjusted = adjusted_information(fisher, score, _prior_curvature(posterior, at, scaling))
     found, slopes = _informed(at[:p], jnp.asarray(times), posterior.coordinates)
     every = np.asarray(block_diag(np.asarray(slopes), np.eye(posterior.scaling.size)))
     centre = np.concatenate([found, np.asarray(scaling)])
     parts = (times, centre, carried_over(adjusted, every), squares, data.n_pairs.sum())
-    turn = np.concatenate([np.ones(p), np.exp(np.asarray(log_slopes))])
+    turn = np.concatenate([np.ones(p), np.asarray(posterior.scaling_slopes(at))])
     return Correction(
         NormalLikelihood(*(jnp.asarray(x, float) for x in parts)),
         adjusted * turn[:, None] * turn,
@@ -311,14 +311,14 @@ def _informed(
     return of(y), jax.jacfwd(of)(y)
 
 
-def _prior_curvature(posterior: Posterior, y: JaxArray) -> FloatArray:
+def _prior_curvature(posterior: Posterior, y: JaxArray, scaling: JaxArray) -> FloatArray:
     """Curvature of minus the log prior density, with contrasts and offsets themselves."""
     p = posterior.coordinates.size
     curvature = np.zeros((posterior.size - 1,) * 2)
     # The scale of sigma's prior has no effect: that prior is independent of the others.
     curvature[:p, :p] = np.asarray(posterior.prior_curvature(y, 1.0))[:p, :p]
     prior = LogPrior.of(posterior.space, posterior.scaling_kinds)
-    slopes = np.asarray(prior.standardised_slopes(posterior.bend_scaling(y[p:-1])[0]))
+    slopes = np.asarray(prior.standardised_slopes(scaling))
     curvature[p:, p:] = np.diag(slopes**2)
     return curvature
 

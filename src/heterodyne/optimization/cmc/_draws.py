@@ -9,6 +9,12 @@ import numpy as np
 from heterodyne._typing import FloatArray
 
 
+def kish(weights: FloatArray) -> float:
+    """Number of points of equal weight that are worth as much (Kish), shape (n,) to scalar."""
+    total = weights.sum()
+    return float(total**2 / (weights**2).sum()) if total > 0 else 0.0
+
+
 @dataclass(frozen=True)
 class Trajectories:
     """What NUTS recorded, leading axes (chain, draw).
@@ -54,7 +60,7 @@ class Proposals:
     @property
     def kish(self) -> float:
         """Number of points of equal weight that are worth as much (Kish)."""
-        return float(1.0 / np.sum(self.weights**2))
+        return kish(self.weights)
 
 
 @dataclass(frozen=True)

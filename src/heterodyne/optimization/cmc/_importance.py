@@ -1,12 +1,11 @@
 """Importance sampling from mixtures of Student t, adapted to the posterior in rounds.
 
 The first round draws from the normal approximations of the modes that the fit found, with
-heavier tails and a wide component as a defence. Each later round draws from a mixture with
-the weighted moments of all points so far (population Monte Carlo; Cappé, Douc, Guillin,
-Marin and Robert, Statistics and Computing 18, 447, 2008). A point is weighted by its
-density, contrast and offset integrated out, over the mean of all rounds' mixtures
-(deterministic mixture weights; Owen and Zhou, JASA 95, 135, 2000), the largest weights are
-Pareto-smoothed, and draws of equal weight are picked among the points of independent groups.
+heavier tails and a wide component as a defence. Each later round draws from a mixture that
+is fitted to all points so far. A point is weighted by its density, contrast and offset
+integrated out, over the mean of all rounds' mixtures (deterministic mixture weights; Owen and
+Zhou, JASA 95, 135, 2000), the largest weights are Pareto-smoothed, and draws of equal weight
+are picked among the points of independent groups.
 """
 
 from __future__ import annotations

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg import solve_triangular
 from scipy.special import gammaln, logsumexp
 
 from heterodyne._typing import FloatArray
+from heterodyne.optimization.cmc._draws import kish
 
 # (share, factor on the width, degrees of freedom) of the components around a mode.
 _FIRST = ((0.9, 1.05, 8.0), (0.1, 1.6, 4.0))
@@ -57,10 +57,14 @@ class Component(NamedTuple):
         stretch = np.sqrt(rng.chisquare(self.degrees, n) / self.degrees)
         return self.centre + (normal / stretch[:, None]) @ self.factor.T
 
+    def whitened(self, z: FloatArray) -> FloatArray:
+        """Return z such that this distribution has the unit matrix as scale, shape (n, d)."""
+        # SciPy's triangular solver has threads of its own, which wait for those of NumPy.
+        return (z - self.centre) @ np.linalg.inv(self.factor).T
+
     def squared_distance(self, z: FloatArray) -> FloatArray:
         """Return squared distances from the centre in widths, shape (n, d) to (n,)."""
-        inverse = np.linalg.inv(self.factor)
-        return (((z - self.centre) @ inverse.T) ** 2).sum(1)
+        return (self.whitened(z) ** 2).sum(1)
 
     def log_density(self, z: FloatArray) -> FloatArray:
         """Return the log density of points, shape (n, d) to (n,)."""
@@ -134,13 +138,13 @@ def _bent(
     z: FloatArray, weights: FloatArray, core: Component, rng: np.random.Generator
 ) -> list[Component]:
     """Components with shares that add up to 1, fitted to the points around one mode."""
-    d, worth = core.centre.size, _worth(weights)
+    d, worth = core.centre.size, kish(weights)
     count = int(np.clip(worth / (_FOR_ONE * d), 1, _MOST))
     degrees = _BENT[2]
     if count == 1:
         return [core._replace(share=1.0, degrees=degrees)]
     picked = rng.choice(len(z), size=_FITTED, p=weights / weights.sum())
-    x = solve_triangular(core.factor, (z[picked] - core.centre).T, lower=True).T
+    x = core.whitened(z[picked])
     factor = np.sqrt(_LOCAL) * np.eye(d)
     fitted = [Component(1.0 / count, c, factor, degrees) for c in _spread_out(x, count, rng)]
     # Copies of a point tell no more than the point.
@@ -183,7 +187,7 @@ def _improved(x: FloatArray, components: list[Component], copies: float) -> list
         pull = part * (c.degrees + d) / (c.degrees + distance)
         centre = pull @ x / pull.sum()
         moved = (x - centre) * np.sqrt(pull)[:, None]
-        known = _worth(part) / copies
+        known = kish(part) / copies
         trust = known / (known + 2.0 * d)
         covariance = trust * moved.T @ moved / part.sum() + (1.0 - trust) * _LOCAL * np.eye(d)
         found.append(Component(float(share), centre, np.linalg.cholesky(covariance), c.degrees))
@@ -217,14 +221,14 @@ def tempered(log_weights: FloatArray, least: float) -> FloatArray:
     while True:
         weights = np.exp(power * (log_weights - top))
         weights /= weights.sum()
-        if 1.0 / (weights**2).sum() >= least or power < 1e-3:
+        if kish(weights) >= least or power < 1e-3:
             return weights
         power *= 0.8
 
 
 def moments(z: FloatArray, weights: FloatArray, old: Component) -> tuple[FloatArray, FloatArray]:
     """Weighted mean, and Cholesky factor of the weighted covariance, as far as they are known."""
-    worth = _worth(weights)
+    worth = kish(weights)
     if worth < old.centre.size:
         return old.centre, old.factor
     w = weights / weights.sum()
@@ -233,9 +237,3 @@ def moments(z: FloatArray, weights: FloatArray, old: Component) -> tuple[FloatAr
     trust = worth / (worth + _SHRINKAGE)
     covariance = trust * centred.T @ centred + (1.0 - trust) * old.factor @ old.factor.T
     return mean, np.linalg.cholesky(covariance)
-
-
-def _worth(weights: FloatArray) -> float:
-    """Number of points of equal weight that are worth as much (Kish)."""
-    total = weights.sum()
-    return float(total**2 / (weights**2).sum()) if total > 0 else 0.0
