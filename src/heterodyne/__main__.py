@@ -1,8 +1,6 @@
 """``python -m heterodyne`` is the command ``heterodyne``."""
 
-import sys
-
-from heterodyne.cli.main import main
+from heterodyne.cli.main import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -41,7 +41,12 @@ def pipeline(monkeypatch):
 
     def install(outcome):
         def run(config, data, folder, on_event, *, resume=False):
-            calls.append(SimpleNamespace(config=config, data=data, folder=folder, resume=resume))
+            found = set(folder.path.glob("checkpoint_*"))
+            calls.append(
+                SimpleNamespace(
+                    config=config, data=data, folder=folder, resume=resume, found=found
+                )
+            )
             on_event(Message("Drawing."))
             found = outcome()
             folder.write_json("summary.json", found)
@@ -159,12 +164,35 @@ def test_resume_goes_on_and_force_starts_anew(run, run_file, pipeline, tmp_path)
     checkpoint.write_bytes(b"")
     assert run("sample", run_file, "--resume").code == 0
     assert calls[-1].resume is True
-    assert checkpoint.exists()
+    checkpoint.write_bytes(b"")
     assert run("sample", run_file, "--force").code == 0
-    assert not checkpoint.exists()
+    assert calls[-1].found == set()
     both = run("sample", run_file, "--force", "--resume")
     assert both.code == 1
     assert "Give one of them" in both.err
+
+
+def test_states_stay_until_the_report_is_written(run, run_file, pipeline, tmp_path, monkeypatch):
+    checkpoint = tmp_path / "results" / "checkpoint_plain.npz"
+
+    def drawn():
+        checkpoint.write_bytes(b"")
+        return summary()
+
+    pipeline(drawn)
+    build = report.build
+
+    def stopped(folder):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(report, "build", stopped)
+    done = run("sample", run_file)
+    assert done.code == 130
+    assert done.err.endswith("heterodyne: interrupted.\n")
+    assert checkpoint.exists()
+    monkeypatch.setattr(report, "build", build)
+    assert run("sample", run_file).code == 0
+    assert not checkpoint.exists()
 
 
 def test_a_run_file_for_least_squares_is_not_sampled(run, run_file, tmp_path):

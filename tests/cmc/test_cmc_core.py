@@ -333,17 +333,12 @@ def test_start_values_outside_the_bounds_are_moved_and_told(handed, caplog):
     assert all(r.levelno == logging.WARNING for r in caplog.records)
 
 
-def test_number_of_shards_that_is_not_used_is_told(handed, caplog):
-    handed(simulate(ANGLES), config=CMCConfig(num_shards=4))
-    assert "num_shards is not used" in caplog.text
-
-
 def given_scale(monkeypatch, sigma):
     """The scale of the noise that the engine receives."""
     seen = []
 
-    def stop(fit, c2, config, noise, engine, on_event):
-        assert engine == "nuts"
+    def stop(fit, c2, config, noise, engine, sharding, on_event):
+        assert (engine, sharding) == ("nuts", None)
         seen.append(noise)
         raise StopError(None, ScalingMode.INDIVIDUAL)
 

@@ -50,7 +50,10 @@ def with_engine(name):
 
 
 def go(path, on_event, engine="nuts", **options):
-    return _pipeline.run(with_engine(engine), speckles(), RunFolder(path), on_event, **options)
+    folder = RunFolder(path)
+    finished = _pipeline.run(with_engine(engine), speckles(), folder, on_event, **options)
+    folder.remove_checkpoints()
+    return finished
 
 
 def checkpoints(path):

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from io import TextIOWrapper
-from typing import Annotated, cast
+from typing import Annotated, NoReturn, cast
 
 import typer
 
@@ -77,13 +77,27 @@ def main(args: Sequence[str] | None = None) -> int:
     except _UsageError as error:
         return _explain_usage(error)
     except (KeyboardInterrupt, typer.Abort):
-        talk("heterodyne: interrupted.")
+        _say_interrupted()
         return INTERRUPTED
     finally:
         sys.unraisablehook = hook
         if before is not None:
             signal.signal(signal.SIGTERM, before)
+    if code == INTERRUPTED:
+        _say_interrupted()
     return code if isinstance(code, int) else 0
+
+
+def run() -> NoReturn:
+    """Be the process ``heterodyne``: a signal that comes after the work leaves its exit code."""
+    code = main()
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(code)
+
+
+def _say_interrupted() -> None:
+    talk("heterodyne: interrupted.")
 
 
 def _survive_narrow_encodings() -> None:
@@ -123,4 +137,4 @@ def _explain_usage(error: Exception) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -55,6 +55,7 @@ def command(
 
         done = _pipeline.run(config, data, folder, on_event, resume=resume)
     report = write_report(folder.path)
+    folder.remove_checkpoints()
     if as_json:
         _output.say_json({"folder": folder.path, "report": report} | dict(done.summary))
     else:

@@ -132,6 +132,10 @@ class RunFolder:
         """Remove the files of a run and its manifest; others stay."""
         for name in (*RESULTS, MANIFEST):
             self.file(name).unlink(missing_ok=True)
+        self.remove_checkpoints()
+
+    def remove_checkpoints(self) -> None:
+        """Remove the states that a run could go on from."""
         for file in self.path.glob(checkpoint("*")):
             file.unlink()
 

@@ -158,6 +158,7 @@ class Posterior:
         data: PairData,
         noise_scale: Numeric,
         normal: NormalLikelihood | None = None,
+        prior_weight: Numeric = 1.0,
     ) -> JaxArray:
         """Return the log density of the coordinates, up to the evidence.
 
@@ -166,9 +167,10 @@ class Posterior:
             data: Measured pairs.
             noise_scale: Estimate of sigma that scales its prior.
             normal: Stands in for the likelihood of the pairs.
+            prior_weight: Power of the prior density of the coordinates.
         """
         unknowns, log_det = self.forward(y)
-        prior = self.log_prior(unknowns, noise_scale) + log_det
+        prior = prior_weight * (self.log_prior(unknowns, noise_scale) + log_det)
         if normal is None:
             return prior + self.log_likelihood(unknowns, data)
         return prior + normal.log_density(*unknowns)

@@ -11,13 +11,15 @@ from heterodyne._events import EventSink, ignore_events
 from heterodyne._typing import FloatArray
 from heterodyne.config.cmc import CMCConfig
 from heterodyne.config.schema import EngineName
-from heterodyne.optimization.cmc._diagnostics import Diagnosis
+from heterodyne.optimization.cmc._assign import Sharding
+from heterodyne.optimization.cmc._diagnostics import Diagnosis, limits_of
 from heterodyne.optimization.cmc._draws import Draws
 from heterodyne.optimization.cmc._frame import COMPETING
 from heterodyne.optimization.cmc._passes import Keeper, Passes, Sampled
 from heterodyne.optimization.cmc._quantities import Quantities, prior_draws
 from heterodyne.optimization.cmc._rows import Row, make_rows
 from heterodyne.optimization.cmc._sampler import Schedule
+from heterodyne.optimization.cmc._sharded import Combination, sample_shards
 from heterodyne.optimization.cmc._verdict import Verdict, judge
 from heterodyne.optimization.derived import Derived
 from heterodyne.optimization.nlsq.core import Fit
@@ -61,6 +63,7 @@ class Analysis:
         rows: The table of results.
         verdict: Whether to believe it.
         seconds: Time of sampling in s.
+        combination: What is known about shards; None where all pairs were sampled at once.
     """
 
     fit: Fit
@@ -76,6 +79,7 @@ class Analysis:
     rows: tuple[Row, ...]
     verdict: Verdict
     seconds: float
+    combination: Combination | None = None
 
 
 def noise_seen(fit: Fit) -> float:
@@ -91,6 +95,7 @@ def analyse(
     noise: NoiseSettings | None = None,
     *,
     engine: EngineName = "auto",
+    sharding: Sharding | None = None,
     keeper: Keeper | None = None,
     on_event: EventSink = ignore_events,
 ) -> Analysis:
@@ -106,6 +111,8 @@ def analyse(
         noise: What is known about the noise.
         engine: What draws; ``auto`` takes importance sampling where its weights are good,
             and NUTS elsewhere.
+        sharding: How to divide the pairs for the likelihood of independent errors; None
+            samples all at once.
         keeper: Where states are kept, so that an interrupted analysis can go on.
         on_event: Receives the progress.
     """
@@ -116,17 +123,25 @@ def analyse(
     derived = Derived.of(fit.problem.fitted_times)
     schedule = Schedule.of(config, c2.size, posterior.size)
     passes = Passes(fit, posterior, derived, schedule, engine, scale, keeper or Keeper(), on_event)
-    plain = passes.plain()
+    combination = None
+    if sharding is None:
+        plain = passes.plain()
+    else:
+        plain, combination = sample_shards(passes, c2, sharding, config, limits_of(config))
     seen = estimate_noise(fit, c2, noise)
     corrected = None
     if seen.likely:
         corrected, seen = passes.corrected(seen)
-    analysis = _judged(passes, plain, corrected, seen)
+    analysis = _judged(passes, plain, corrected, seen, combination)
     return replace(analysis, seconds=time.monotonic() - started)
 
 
 def _judged(
-    passes: Passes, plain: Sampled, corrected: Sampled | None, noise: SpeckleNoise
+    passes: Passes,
+    plain: Sampled,
+    corrected: Sampled | None,
+    noise: SpeckleNoise,
+    combination: Combination | None,
 ) -> Analysis:
     """Put tables and verdict beside the draws."""
     posterior, derived, result = passes.posterior, passes.derived, passes.fit.result
@@ -154,9 +169,11 @@ def _judged(
             noise,
             other_minima=result.modes,
             reduced_chi_square=result.reduced_chi_square,
-            covered=COMPETING if corrected is None and plain.draws.proposals else 0.0,
+            covered=COMPETING if corrected is None and plain.draws.engine == "importance" else 0.0,
+            combination=combination,
         ),
         seconds=0.0,
+        combination=combination,
     )
 
 

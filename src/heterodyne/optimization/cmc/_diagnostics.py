@@ -15,6 +15,7 @@ from arviz_stats.base.array import array_stats
 from scipy.special import ndtri
 
 from heterodyne._typing import FloatArray
+from heterodyne.config.cmc import CMCConfig
 from heterodyne.optimization.cmc._draws import Proposals
 
 
@@ -40,6 +41,15 @@ class Thresholds:
 
 
 THRESHOLDS = Thresholds()
+
+
+def limits_of(config: CMCConfig) -> Thresholds:
+    """Read the limits of a configuration, by which documented results pass."""
+    return Thresholds(
+        config.max_r_hat, float(config.min_ess), config.min_bfmi, config.max_divergence_rate
+    )
+
+
 # The tail is effective if both of these quantiles are.
 _TAILS = (0.05, 0.95)
 _NONE = (float("nan"),) * 3
@@ -59,7 +69,8 @@ class Diagnosis:
         divergences: Number of divergent draws.
         n_draws: Number of draws of all chains.
         k_hat: Pareto shape of importance weights; None without them.
-        kish: Number of independent draws that the weights are worth; None without them.
+        kish: Number of independent draws that the weights are worth; None without them, or
+            where effective numbers of draws are enough to go by.
     """
 
     r_hat: Mapping[str, float]
@@ -120,9 +131,9 @@ class Diagnosis:
 
     def well_weighted(self, limits: Thresholds = THRESHOLDS) -> bool:
         """Whether importance weights, if there are any, reach the limits."""
-        if self.k_hat is None or self.kish is None:
+        if self.k_hat is None:
             return True
-        return self.k_hat < limits.k_hat and self.kish >= limits.kish
+        return self.k_hat < limits.k_hat and (self.kish is None or self.kish >= limits.kish)
 
     def passed(self, limits: Thresholds = THRESHOLDS) -> bool:
         """Whether every limit is reached."""

@@ -48,7 +48,7 @@ class Proposals:
         weights: Pareto-smoothed weights, which add up to 1, shape (n,).
         k_hat: Shape of the Pareto tail of the raw weights; above 0.7 their mean is not
             to be trusted (Vehtari, Simpson, Gelman, Yao and Gabry, JMLR 25 (72), 2024).
-        rounds: Rounds of adaptation.
+        rounds: Rounds of adaptation; 0 for draws that were combined from shards.
     """
 
     y: FloatArray
@@ -82,7 +82,9 @@ class Draws:
     @property
     def engine(self) -> str:
         """Name of the engine."""
-        return "nuts" if self.proposals is None else "importance"
+        if self.proposals is None:
+            return "nuts"
+        return "importance" if self.proposals.rounds else "consensus"
 
     @property
     def n_chains(self) -> int:

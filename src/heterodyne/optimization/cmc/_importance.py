@@ -149,13 +149,11 @@ class ImportanceSampler:
         """Pick draws of equal weight; there is at least one block of points."""
         weights, k_hat = smoothed(self._log_weights(state, self._rounds_until(state)))
         rng = np.random.default_rng((self.seed, 1, len(weights)))
-        picked = np.stack(
-            [_pick(weights, k, self.n_groups, self.n_draws, rng) for k in range(self.n_groups)]
-        )
+        chosen = picked(weights, self.n_groups, self.n_draws, rng)
         rounds = -(-len(weights) // _ROUND)
         return Draws(
-            state.y[picked],
-            state.log_density[picked],
+            state.y[chosen],
+            state.log_density[chosen],
             proposals=Proposals(state.y, state.log_density, weights, k_hat, rounds),
         )
 
@@ -254,6 +252,21 @@ def weighted_frame(proposals: Proposals, frame: Frame) -> Frame | None:
     centre, factor = (np.asarray(x) for x in frame)
     old = Component(1.0, centre, factor, np.inf)
     return Frame(*map(jnp.asarray, moments(proposals.y, proposals.weights, old)))
+
+
+def picked(weights: FloatArray, n_groups: int, n_draws: int, rng: np.random.Generator) -> IntArray:
+    """Pick draws of equal weight among points, apart in groups that share no point.
+
+    Args:
+        weights: Weights of the points, shape (n,).
+        n_groups: Number of groups.
+        n_draws: Draws of each group.
+        rng: Random numbers.
+
+    Returns:
+        Numbers of points, shape (n_groups, n_draws).
+    """
+    return np.stack([_pick(weights, k, n_groups, n_draws, rng) for k in range(n_groups)])
 
 
 def _pick(

@@ -120,7 +120,8 @@ def _complete(
         density -= parabola.slope @ step + 0.5 * step @ parabola.curvature @ step
     y = jnp.concatenate([point[:p], posterior.unbend_scaling(scaling), point[-1:]])
     drawn, log_det = posterior.forward(y)
-    density += posterior.log_prior(drawn, target.noise_scale) + log_det
+    prior = posterior.log_prior(drawn, target.noise_scale) + log_det
+    density += target.prior_weight * prior
     log_drawn += posterior.bend_scaling(y[p:-1])[1].sum()
     # Beyond a bound the coordinate is not a number.
     sound = jnp.isfinite(density) & jnp.isfinite(y).all() & jnp.isfinite(log_drawn)

@@ -34,11 +34,14 @@ class Target(NamedTuple):
         data: Measured pairs.
         noise_scale: Estimate of sigma that scales its prior.
         normal: Stands in for the likelihood of the pairs; None for these themselves.
+        prior_weight: Power of the prior density of the sampling coordinates; 1 / K for one
+            of K shards, whose posteriors then multiply to the posterior.
     """
 
     data: PairData
     noise_scale: JaxArray
     normal: NormalLikelihood | None = None
+    prior_weight: JaxArray | float = 1.0
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,7 @@ class Passes:
     def plain(self) -> Sampled:
         """Sample with the likelihood of independent errors."""
         target = Target(self.fit.problem.data, jnp.asarray(self.scale))
-        return self._sample(PLAIN, target, self._frames())
+        return self.sample(PLAIN, target, self.frames())
 
     def corrected(self, noise: SpeckleNoise) -> tuple[Sampled, SpeckleNoise]:
         """Sample with the likelihood corrected for speckle noise, around the best mode.
@@ -121,9 +121,9 @@ class Passes:
         target = Target(data, jnp.asarray(self.scale), change.likelihood)
         frame = self._laplace(mode, change.information)
         noise = replace(noise, effective_speckles=change.effective_speckles)
-        return self._sample(CORRECTED, target, (frame,)), noise
+        return self.sample(CORRECTED, target, (frame,)), noise
 
-    def _frames(self) -> tuple[Frame, ...]:
+    def frames(self) -> tuple[Frame, ...]:
         """Normal approximations, for independent errors, of the modes that compete."""
         found = []
         for rank in competing_modes(self.fit):
@@ -135,7 +135,14 @@ class Passes:
         n_pairs = self.fit.problem.n_pairs
         return laplace_frame(self.posterior, y, information, self.scale, n_pairs)
 
-    def _sample(self, name: str, target: Target, frames: tuple[Frame, ...]) -> Sampled:
+    def sample(self, name: str, target: Target, frames: tuple[Frame, ...]) -> Sampled:
+        """Draw with the engine of the run, importance sampling before NUTS.
+
+        Args:
+            name: Name of the pass in messages and of its kept states.
+            target: What the posterior is conditioned on.
+            frames: Normal approximations of the modes, the best one first.
+        """
         plan, frame = self.schedule, frames[0]
         if self.engine != "nuts":
             found = self._weighed(name, target, frames)
@@ -167,7 +174,7 @@ class Passes:
 
         def enough(draws: Draws) -> bool:
             nonlocal last
-            last = self._named(draws)
+            last = self.named(draws)
             return last.diagnosis.mixed(THRESHOLDS)
 
         draws = drive(
@@ -177,9 +184,10 @@ class Passes:
             lambda state: self.keeper.save(key, engine.to_arrays(state)),
             self.on_event,
         )
-        return last if last is not None and last.draws is draws else self._named(draws)
+        return last if last is not None and last.draws is draws else self.named(draws)
 
-    def _named(self, draws: Draws) -> Sampled:
+    def named(self, draws: Draws) -> Sampled:
+        """Name draws of the coordinates and measure their convergence."""
         quantities = Quantities.of(self.posterior, draws.y, self.derived)
         values = quantities.all() | {"log density": draws.log_density}
         if draws.proposals is None:

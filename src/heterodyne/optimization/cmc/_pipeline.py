@@ -50,7 +50,9 @@ def run(
 ) -> Finished:
     """Fit, sample, judge and write the data of a run file.
 
-    An interrupted run goes on from its last block to the draws it would have had.
+    An interrupted run goes on from its last block to the draws it would have had. The states
+    that it goes on from stay in the folder until they are removed, so that nothing is drawn
+    again if what follows the draws is interrupted.
 
     Args:
         config: The run file.
@@ -94,9 +96,7 @@ def run(
             if checkpoint.exists
             else "Nothing was drawn yet; the same command starts anew",
         ) from None
-    finished = write(analysis, data, folder, fit_seconds)
-    checkpoint.remove()
-    return finished
+    return write(analysis, data, folder, fit_seconds)
 
 
 def noise_settings(config: RunConfig, data: TwoTimeData) -> NoiseSettings:
@@ -141,7 +141,3 @@ class _Checkpoint:
         if not self._file(key).is_file():
             return None
         return self.folder.read_npz(run_folder.checkpoint(key))
-
-    def remove(self) -> None:
-        for file in self._files:
-            file.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ import numpy as np
 from heterodyne._typing import FloatArray
 from heterodyne.config.cmc import CMCConfig
 from heterodyne.optimization.cmc._analysis import Analysis
-from heterodyne.optimization.cmc._diagnostics import Thresholds, bfmi
+from heterodyne.optimization.cmc._diagnostics import bfmi, limits_of
 from heterodyne.optimization.cmc._draws import Draws
 from heterodyne.optimization.cmc._frame import posterior_mode
 from heterodyne.optimization.cmc._quantities import Quantities
@@ -55,6 +55,7 @@ def result_of(analysis: Analysis, config: CMCConfig, per_angle_mode: str) -> CMC
         num_warmup=0 if walks is None else walks.warmup_steps,
         num_samples=draws.n_draws,
         num_chains=draws.n_chains,
+        num_shards=1 if analysis.combination is None else analysis.combination.sharding.n_shards,
         divergences=0 if walks is None else int(np.sum(walks.diverging)),
         wall_time_seconds=analysis.seconds,
         metadata=_metadata(analysis, config),
@@ -67,13 +68,6 @@ def result_of(analysis: Analysis, config: CMCConfig, per_angle_mode: str) -> CMC
         mean_offset=mean_offset,
         std_offset=std_offset,
         inference_data=data_tree(analysis),
-    )
-
-
-def limits_of(config: CMCConfig) -> Thresholds:
-    """Read the limits of a configuration."""
-    return Thresholds(
-        config.max_r_hat, float(config.min_ess), config.min_bfmi, config.max_divergence_rate
     )
 
 
@@ -127,7 +121,15 @@ def _metadata(analysis: Analysis, config: CMCConfig) -> dict[str, Any]:
         "phi_angles": np.asarray(data.phi),
         # Prefactors and f2 depend on the origin of time.
         "fitted_times": (float(times[0]), float(times[-1])),
-    }
+        **_of_shards(analysis),
+    } | ({} if config.run_id is None else {"run_id": config.run_id})
+
+
+def _of_shards(analysis: Analysis) -> dict[str, Any]:
+    if analysis.combination is None:
+        return {}
+    found = analysis.combination
+    return {"combination": found.as_dict(), "shard_diagnostics": found.of_shards()}
 
 
 def _figures(x: FloatArray) -> dict[str, Any]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from heterodyne.optimization.cmc._diagnostics import THRESHOLDS, Diagnosis, Thresholds
 from heterodyne.optimization.cmc._frame import COMPETING
 from heterodyne.optimization.cmc._rows import Row
 from heterodyne.optimization.sandwich import SpeckleNoise
+
+if TYPE_CHECKING:
+    from heterodyne.optimization.cmc._sharded import Combination
 
 _NAMED = 6
 _MISFIT = 1.2
@@ -43,6 +46,7 @@ def judge(
     reduced_chi_square: float = 1.0,
     covered: float = 0.0,
     limits: Thresholds = THRESHOLDS,
+    combination: Combination | None = None,
 ) -> Verdict:
     """Judge a run.
 
@@ -55,6 +59,7 @@ def judge(
             do not share.
         covered: Chi-square above the best up to which the draws cover other minima.
         limits: What a converged run must reach.
+        combination: What is known about shards, where the draws were combined from some.
     """
     converged = diagnosis.passed(limits)
     corrected = noise.likely and any(row.corrected is not None for row in rows)
@@ -67,13 +72,14 @@ def judge(
     inflation = max((row.inflation for row in rows if row.identified), default=1.0)
     reach = COMPETING * (inflation**2 if corrected else 1.0)
     sentences = (
+        *_combination(combination, limits),
         *_convergence(diagnosis, limits),
         *_noise(noise, inflation, reduced_chi_square, corrected),
         *_minima(other_minima, reach, covered),
         *_informed(rows),
     )
     left_out = [x for x in other_minima if covered < x <= reach]
-    advice = (*_remedies(diagnosis, limits), *_checks(left_out, rows))
+    advice = (*_remedies(diagnosis, limits, combination), *_checks(left_out, rows))
     return Verdict(converged, headline, sentences, advice, "corrected" if corrected else "plain")
 
 
@@ -108,6 +114,31 @@ def _convergence(d: Diagnosis, limits: Thresholds) -> Iterator[str]:
         yield (
             f"The energy moved too slowly (BFMI {d.worst_bfmi:.2f}, needed {limits.bfmi:g}): "
             "the tails are not explored."
+        )
+
+
+def _combination(c: Combination | None, limits: Thresholds) -> Iterator[str]:
+    if c is None:
+        return
+    yield (
+        f"The pairs were divided into {c.sharding.n_shards} shards ({c.sharding.strategy}), whose "
+        f"draws were combined ({c.method})."
+    )
+    if c.failed:
+        yield (
+            f"{len(c.failed)} of them did not converge (numbers "
+            f"{', '.join(map(str, c.failed))}, counted from 0) and were left out."
+        )
+    if c.weighted:
+        yield (
+            f"Held against all pairs the combination is sound (Pareto k-hat {c.k_hat:.2f}, needed "
+            f"below {limits.k_hat:g}): weights moved means by at most {c.shift:.2f} standard "
+            "deviations and are included."
+        )
+    else:
+        yield (
+            f"Held against all pairs the combination is not sound (Pareto k-hat {c.k_hat:.2f}, "
+            f"needed below {limits.k_hat:g}): how far off it is cannot be told."
         )
 
 
@@ -163,8 +194,10 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:_NAMED]) + more
 
 
-def _remedies(d: Diagnosis, limits: Thresholds) -> Iterator[str]:
-    if not d.well_weighted(limits):
+def _remedies(d: Diagnosis, limits: Thresholds, combination: Combination | None) -> Iterator[str]:
+    if not d.well_weighted(limits) and combination is not None:
+        yield "Sample all pairs in one pass (enable: never), or divide them into fewer shards."
+    elif not d.well_weighted(limits):
         yield "Set optimization.engine to auto or nuts: importance sampling is not enough here."
     elif not d.mixed(limits):
         yield (

@@ -1,30 +1,163 @@
-"""The documented way from a model and arrays to a judged posterior."""
+"""The documented ways from a model and arrays to a judged posterior.
+
+All of them fit from many starts, sample on one engine, judge, and return a ``CMCResult``. All
+unique pairs enter once, whether they are sampled in one pass or divided into shards.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from heterodyne._errors import ConfigError, DataError
+from heterodyne._errors import ConfigError
 from heterodyne._events import Event, Message
 from heterodyne._log import get_logger
 from heterodyne._typing import ArrayLike
+from heterodyne.config._suggest import not_known
 from heterodyne.config.cmc import CMCConfig
-from heterodyne.config.parameter_names import PHYSICS_PARAM_NAMES
-from heterodyne.config.parameter_space import ParameterSpace
 from heterodyne.core.heterodyne_model import HeterodyneModel
-from heterodyne.data import TwoTimeData, from_arrays
 from heterodyne.optimization.bind import bind, fit_scaled
-from heterodyne.optimization.cmc._analysis import NoiseSettings, analyse
+from heterodyne.optimization.cmc._analysis import Analysis, NoiseSettings, analyse
+from heterodyne.optimization.cmc._assign import Sharding
+from heterodyne.optimization.cmc._inputs import (
+    CMC_ALPHA_SAFE_ZONE,
+    CMC_ALPHA_SINGULARITY,
+    CMC_F0_DEGEN_THRESHOLD,
+    CMC_F0_SAFE_ZONE,
+    checked,
+    noise_scale,
+    refuse_degenerate,
+    started,
+    two_time_data,
+    with_priors,
+)
+from heterodyne.optimization.cmc._pool import Pool
 from heterodyne.optimization.cmc._to_result import result_of
+from heterodyne.optimization.cmc.io import save_result
 from heterodyne.optimization.cmc.results import CMCResult
+from heterodyne.optimization.nlsq.core import Fit
 from heterodyne.optimization.nlsq.results import NLSQResult
 from heterodyne.optimization.scaling import ScalingMode
 
+__all__ = [
+    "CMC_ALPHA_SAFE_ZONE",
+    "CMC_ALPHA_SINGULARITY",
+    "CMC_F0_DEGEN_THRESHOLD",
+    "CMC_F0_SAFE_ZONE",
+    "fit_cmc_jax",
+    "fit_cmc_multi_phi",
+    "fit_cmc_sharded",
+    "fit_mcmc_jax",
+    "run_cmc_analysis",
+]
+
 _LOG = get_logger(__name__)
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+# Share of divergent draws from which a run is repeated with smaller steps, and how often.
+_DIVERGENT, _RETRIES, _STEP = 0.05, 3, 0.05
+_LARGEST_ACCEPT = 0.99
+_METHODS = ("mcmc", "nuts", "cmc")
+
+
+def fit_cmc_jax(
+    model: HeterodyneModel,
+    c2_data: ArrayLike,
+    phi_angle: float | ArrayLike = 0.0,
+    config: CMCConfig | None = None,
+    sigma: ArrayLike | None = None,
+    nlsq_result: NLSQResult | None = None,
+    t_override: ArrayLike | None = None,
+    priors_override: Mapping[str, Any] | None = None,
+    prior_width_multiplier: float = 1.0,
+) -> CMCResult:
+    """Sample the posterior of one angle in one pass.
+
+    Contrast and offset of the angle are sampled under their plain names.
+
+    Args:
+        model: Time grid, wavevector and parameters.
+        c2_data: Measured correlation, shape (N, N), symmetric; a pair and its mirror image
+            count once, the diagonal is not fitted.
+        phi_angle: Detector angle in degrees.
+        config: Settings; defaults if None.
+        sigma: Estimate of the standard deviation of the errors, a number or an array that
+            fits ``c2_data``. Sigma is sampled; its root mean square scales the prior.
+        nlsq_result: An earlier fit, which gives the search its start values.
+        t_override: Frame times in s that take the place of the model's, shape (N,).
+        priors_override: NumPyro distributions that take the place of priors, by name.
+        prior_width_multiplier: Factor on the width of every prior.
+
+    Returns:
+        The posterior with its verdict.
+
+    Raises:
+        ConfigError: Settings, priors or a sigma that cannot be used.
+        DataError: Shapes that do not match, halves that differ, or data that cannot be fitted.
+        SamplingError: The density is not finite near the fit.
+    """
+    config = checked(config)
+    if t_override is not None:
+        model = replace(model, t=np.asarray(t_override, float))
+    space = with_priors(model.param_manager, config, priors_override, prior_width_multiplier)
+    mode = _single_angle_mode(config)
+    results = [] if nlsq_result is None else [nlsq_result]
+    given = replace(model, param_manager=space)
+    return _sampled(given, c2_data, phi_angle, config, mode, results, sigma, None)
+
+
+def fit_cmc_sharded(
+    model: HeterodyneModel,
+    c2_data: ArrayLike,
+    phi_angle: float | ArrayLike = 0.0,
+    config: CMCConfig | None = None,
+    sigma: ArrayLike | None = None,
+    nlsq_result: NLSQResult | None = None,
+    num_shards: int = 4,
+    sharding_strategy: str = "random",
+    shard_seed: int | None = None,
+) -> CMCResult:
+    """Sample the pairs of one angle in shards and combine these.
+
+    Each unique pair belongs to one shard, whose prior density in sampling coordinates is that
+    of all data to the power 1/K. Draws are combined with full covariances and held against
+    the posterior of all pairs.
+
+    Args:
+        model: Time grid, wavevector and parameters.
+        c2_data: As in ``fit_cmc_jax``.
+        phi_angle: Detector angle in degrees.
+        config: Settings; defaults if None.
+        sigma: As in ``fit_cmc_jax``.
+        nlsq_result: An earlier fit, which gives the search its start values.
+        num_shards: Number of shards K, at least 2.
+        sharding_strategy: ``random``, ``contiguous`` (bands of mean time), ``stratified``
+            or ``angle_balanced``.
+        shard_seed: Seed of the assignment; None draws one, which the result names.
+
+    Returns:
+        The posterior with its verdict; ``metadata["shard_diagnostics"]`` has the shards,
+        ``metadata["combination"]`` what is known about their combination.
+
+    Raises:
+        ConfigError: Settings, a strategy or a sigma that cannot be used, or fewer than 2 shards.
+        DataError: As ``fit_cmc_jax``.
+        SamplingError: Too few shards converged, they contradict each other, or the earlier
+            fit leaves the transport of the sample undetermined.
+    """
+    config = checked(config)
+    seed = int(np.random.SeedSequence().generate_state(1)[0]) if shard_seed is None else shard_seed
+    sharding = Sharding(num_shards, sharding_strategy, seed)
+    results = [] if nlsq_result is None else [nlsq_result]
+    refuse_degenerate(results, config)
+    space = with_priors(model.param_manager, config)
+    given = replace(model, param_manager=space)
+    mode = _single_angle_mode(config)
+    return _sampled(given, c2_data, phi_angle, config, mode, results, sigma, sharding)
 
 
 def fit_cmc_multi_phi(
@@ -37,8 +170,8 @@ def fit_cmc_multi_phi(
 ) -> CMCResult:
     """Sample the posterior of all angles jointly.
 
-    The physics parameters are common to all angles. A least-squares fit, which searches
-    from many starts, always comes first; all unique pairs enter it and the draws once.
+    The physics parameters are common to all angles. All pairs are sampled in one pass unless
+    shards are asked for: by ``enable: always``, or by a number or a largest size of shards.
 
     Args:
         model: Time grid, wavevector and parameters.
@@ -47,8 +180,7 @@ def fit_cmc_multi_phi(
         phi_angles: Detector angles in degrees, shape (n_phi,).
         config: Settings; None samples one contrast and offset per angle with the defaults.
         nlsq_results: Earlier fits; the best of them gives the search its start values.
-        sigma: Estimate of the standard deviation of the errors, a number or an array that
-            fits ``c2_data``. Sigma is sampled; its root mean square scales the prior.
+        sigma: As in ``fit_cmc_jax``.
 
     Returns:
         The posterior with its verdict.
@@ -56,94 +188,182 @@ def fit_cmc_multi_phi(
     Raises:
         ConfigError: Settings or a sigma that cannot be used.
         DataError: Shapes that do not match, halves that differ, or data that cannot be fitted.
-        SamplingError: The density is not finite near the fit.
+        SamplingError: The density is not finite near the fit, too few shards converged, or
+            they contradict each other.
     """
-    config, mode = _settings(config, np.size(phi_angles))
-    data = _two_time_data(model, c2_data, phi_angles)
-    noise = NoiseSettings(data.diagonal_is_raw, scale=_scale(sigma, data.c2.shape))
-    space = model.param_manager
-    if nlsq_results and config.use_nlsq_warmstart:
-        space = _started(space, nlsq_results)
+    angle_mode = ScalingMode.INDIVIDUAL.value
+    if config is not None:
+        angle_mode = config.get_effective_per_angle_mode(np.size(phi_angles))
+    config = checked(config)
+    results = list(nlsq_results or ())
+    n_points = np.size(phi_angles) * model.t.size**2
+    sharding = sharding_of(config, n_points, np.size(phi_angles))
+    if sharding is not None:
+        refuse_degenerate(results, config)
+    given = replace(model, param_manager=with_priors(model.param_manager, config))
+    return _sampled(given, c2_data, phi_angles, config, angle_mode, results, sigma, sharding)
+
+
+def fit_mcmc_jax(
+    data: ArrayLike,
+    t1: ArrayLike,
+    t2: ArrayLike,
+    phi: ArrayLike,
+    q: float,
+    L: float,
+    analysis_mode: str,
+    method: str = "mcmc",
+    cmc_config: Mapping[str, Any] | CMCConfig | None = None,
+    initial_values: Mapping[str, float] | None = None,
+    parameter_space: Any = None,
+    dt: float | None = None,
+    output_dir: Any = None,
+    progress_bar: bool = True,
+    run_id: str | None = None,
+    nlsq_result: NLSQResult | Mapping[str, Any] | None = None,
+    **kwargs: Any,
+) -> CMCResult:
+    """Sample the posterior of pooled values, whose times and angles are given one by one.
+
+    Args:
+        data: Measured correlation, shape (n,): all pairs of a grid of times at each angle.
+        t1: First time of each value in s, shape (n,).
+        t2: Second time of each value in s, shape (n,).
+        phi: Angle of each value in degrees, shape (n,).
+        q: Wavevector in 1/Å.
+        L: Gap of the shear cell; the model has no use for it.
+        analysis_mode: Not used; there is one model.
+        method: ``mcmc``, ``nuts`` or ``cmc``; ``cmc`` divides the data where its
+            configuration asks for shards, the others never do.
+        cmc_config: Settings, as an object or as its dictionary.
+        initial_values: Start values by name.
+        parameter_space: Bounds and priors; defaults if None.
+        dt: Time between frames in s; None takes the spacing of the times.
+        output_dir: Folder into which the result is written; None writes nothing.
+        progress_bar: Whether progress is logged.
+        run_id: Name of the run, in ``metadata`` and file names.
+        nlsq_result: An earlier fit; a dictionary is not used, with a warning.
+        **kwargs: ``sigma``, as in ``fit_cmc_jax``.
+
+    Raises:
+        ConfigError: Settings that cannot be used, or an argument that is not known.
+        DataError: Lengths that differ, or values that do not fill a grid of times.
+        SamplingError: As ``fit_cmc_multi_phi``.
+    """
+    pool = Pool.of(data, t1, t2, phi, q, dt, parameter_space, initial_values)
+    config = _method_settings(method, cmc_config)
+    sigma = kwargs.pop("sigma", None)
+    if kwargs:
+        raise ConfigError(
+            f"unknown arguments {', '.join(sorted(kwargs))}", where="fit_mcmc_jax", allowed="sigma"
+        )
+    if isinstance(nlsq_result, Mapping):
+        _LOG.warning("nlsq_result is a dictionary and not used: give an NLSQResult.")
+        nlsq_result = None
+    config = replace(config, run_id=run_id or config.run_id)
+    results = None if nlsq_result is None else [nlsq_result]
+    with _progress(progress_bar):
+        result = fit_cmc_multi_phi(*pool, config, results, sigma)
+    if output_dir is not None:
+        save_result(result, output_dir, config.run_id)
+    return result
+
+
+def _method_settings(method: str, given: Mapping[str, Any] | CMCConfig | None) -> CMCConfig:
+    if method not in _METHODS:
+        raise ConfigError(
+            not_known("method", method, _METHODS), where="method", allowed=", ".join(_METHODS)
+        )
+    config = CMCConfig.from_dict(given) if isinstance(given, Mapping) else given or CMCConfig()
+    return config if method == "cmc" else replace(config, enable="never")
+
+
+@contextmanager
+def _progress(shown: bool) -> Iterator[None]:
+    """Log what happens, or only what is wrong."""
+    before = _LOG.level
+    if not shown:
+        _LOG.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        _LOG.setLevel(before)
+
+
+def run_cmc_analysis(
+    model: HeterodyneModel, c2_data: ArrayLike, config: CMCConfig | None = None, **kwargs: Any
+) -> CMCResult:
+    """Call ``fit_cmc_jax`` with the same arguments."""
+    return fit_cmc_jax(model, c2_data, config=config, **kwargs)
+
+
+def sharding_of(config: CMCConfig, n_points: int, n_phi: int) -> Sharding | None:
+    """Read off how data are to be divided; None for one pass.
+
+    Args:
+        config: Settings.
+        n_points: Number of pooled points, n_phi N².
+        n_phi: Number of angles.
+    """
+    if config.enable in (False, "never"):
+        return None
+    asked = (
+        config.enable in (True, "always")
+        or (isinstance(config.num_shards, int) and config.num_shards > 1)
+        or isinstance(config.max_points_per_shard, int)
+    )
+    n_shards = config.get_num_shards(n_points, n_phi) if asked else 1
+    if n_shards < 2:
+        return None
+    return Sharding(n_shards, config.sharding_strategy, config.seed)
+
+
+def _single_angle_mode(config: CMCConfig) -> str:
+    """One angle has one contrast and offset, whether its own or common to all."""
+    mode = config.get_effective_per_angle_mode(1)
+    return "auto" if mode == ScalingMode.INDIVIDUAL.value else mode
+
+
+def _sampled(
+    model: HeterodyneModel,
+    c2: ArrayLike,
+    phi: ArrayLike,
+    config: CMCConfig,
+    mode: str,
+    results: Sequence[NLSQResult],
+    sigma: ArrayLike | None,
+    sharding: Sharding | None,
+) -> CMCResult:
+    data = two_time_data(model, c2, phi)
+    noise = NoiseSettings(data.diagonal_is_raw, scale=noise_scale(sigma, data.c2.shape))
+    space = started(model.param_manager, results, config)
     fit = fit_scaled(bind(data, space), ScalingMode.parse(mode), on_event=_log_event)
-    analysis = analyse(fit, np.asarray(data.c2), config, noise, engine="nuts", on_event=_log_event)
+    analysis = _retried(fit, np.asarray(data.c2), config, noise, sharding)
     return result_of(analysis, config, mode)
 
 
-def _settings(config: CMCConfig | None, n_phi: int) -> tuple[CMCConfig, str]:
-    """Check settings, and choose the treatment of contrast and offset."""
-    if config is None:
-        return CMCConfig(), ScalingMode.INDIVIDUAL.value
-    problems = config.validate()
-    if problems:
-        raise ConfigError("; ".join(problems), where="CMCConfig")
-    if config.num_shards not in ("auto", 1):
-        _LOG.warning("All pairs are sampled in one pass: num_shards is not used.")
-    return config, config.get_effective_per_angle_mode(n_phi)
-
-
-def _two_time_data(model: HeterodyneModel, c2: ArrayLike, phi: ArrayLike) -> TwoTimeData:
-    matrices = np.asarray(c2, float)
-    matrices = matrices[None] if matrices.ndim == 2 else matrices
-    angles = np.atleast_1d(np.asarray(phi, float))
-    shape = (angles.size, model.t.size, model.t.size)
-    if angles.ndim != 1 or matrices.shape != shape:
-        raise DataError(
-            f"{angles.size} angles and {model.t.size} times with c2 of shape {matrices.shape}",
-            where="c2_data",
-            allowed=f"(N, N) for one angle, or (n_phi, N, N): {shape}",
+def _retried(
+    fit: Fit, c2: Any, config: CMCConfig, noise: NoiseSettings, sharding: Sharding | None
+) -> Analysis:
+    """Sample; where many draws diverge, again with smaller steps; keep what diverged least."""
+    best: Analysis | None = None
+    for attempt in range(_RETRIES + 1):
+        accept = min(config.target_accept_prob + attempt * _STEP, _LARGEST_ACCEPT)
+        tried = replace(config, target_accept_prob=accept)
+        found = analyse(
+            fit, c2, tried, noise, engine="nuts", sharding=sharding, on_event=_log_event
         )
-    return from_arrays(matrices, q=model.q, phi=angles, t=model.t, dt=model.dt, source="c2_data")
-
-
-def _scale(sigma: ArrayLike | None, shape: tuple[int, ...]) -> float | None:
-    """Root mean square of an estimate of the errors, over the pairs."""
-    if sigma is None:
-        return None
-    given = np.asarray(sigma, float)
-    try:
-        full = np.broadcast_to(given, shape)
-    except ValueError:
-        raise ConfigError(
-            f"sigma has the shape {given.shape}",
-            where="sigma",
-            allowed=f"a number, or an array that fits c2_data, {shape}",
-        ) from None
-    pairs = full[:, *np.triu_indices(shape[-1], 1)]
-    wrong = pairs[~(np.isfinite(pairs) & (pairs > 0))]
-    if wrong.size:
-        raise ConfigError(
-            f"{wrong.size} pairs have a sigma such as {wrong[0]:g}",
-            where="sigma",
-            allowed="finite, > 0",
-        )
-    return float(np.sqrt(np.mean(pairs**2)))
-
-
-def _started(space: ParameterSpace, results: Sequence[NLSQResult]) -> ParameterSpace:
-    """Take the start values of the varying physics parameters from the best fit."""
-    best = min(results, key=_badness)
-    found = best.as_dict()
-    values: dict[str, float] = {}
-    for name in space.varying_names:
-        if name not in PHYSICS_PARAM_NAMES or name not in found:
-            continue
-        value, setting = found[name], space[name]
-        if not np.isfinite(value):
-            _LOG.warning(
-                "The fit has %s = %g: its start value stays %g.", name, value, setting.value
-            )
-            continue
-        values[name] = min(max(value, setting.min), setting.max)
-        if values[name] != value:
-            _LOG.warning(
-                "The fit has %s = %g, outside its bounds %g to %g: sampling starts at %g.",
-                name, value, setting.min, setting.max, values[name],
-            )  # fmt: skip
-    return space.with_values(values)
-
-
-def _badness(result: NLSQResult) -> tuple[bool, float]:
-    return not result.success, float(np.nan_to_num(result.sigma, nan=np.inf))
+        share = found.diagnosis.divergent_share
+        if best is None or share < best.diagnosis.divergent_share:
+            best = found
+        if share <= _DIVERGENT or accept == _LARGEST_ACCEPT:
+            break
+        _LOG.warning(
+            "%.1f %% of the draws diverged: sampling again with target_accept_prob above %.2f.",
+            100 * share, accept,
+        )  # fmt: skip
+    assert best is not None
+    return best
 
 
 def _log_event(event: Event) -> None:

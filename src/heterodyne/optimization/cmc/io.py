@@ -204,6 +204,37 @@ def save_diagnostics_json(
     return files.write_json(output_path, _worded(document))
 
 
+def save_result(result: CMCResult, output_dir: PathArg, run_id: str | None = None) -> Path:
+    """Write draws, figures and convergence of a result into a folder, which is made.
+
+    The files are ``samples.npz``, ``parameters.json``, ``diagnostics.json`` and, where the
+    result holds ArviZ groups, ``posterior.nc``.
+
+    Args:
+        result: The result.
+        output_dir: The folder.
+        run_id: Name of the run, which file names then start with.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ConfigError: A file cannot be written.
+    """
+    folder = Path(output_dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"the folder cannot be made ({error})", where=folder) from None
+    stem = "" if run_id is None else f"{run_id}_"
+    save_samples_npz(result, folder / f"{stem}samples.npz")
+    save_parameters_json(result, folder / f"{stem}parameters.json")
+    save_diagnostics_json(result, folder / f"{stem}diagnostics.json")
+    if result.inference_data is not None:
+        save_inference_data(result.inference_data, folder / f"{stem}posterior.nc")
+    return folder
+
+
 def save_fitted_data_npz(
     result: CMCResult,
     c2_exp: ArrayLike,

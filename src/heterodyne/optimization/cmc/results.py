@@ -15,7 +15,9 @@ from heterodyne._errors import DataError
 from heterodyne._typing import ArrayLike, FloatArray
 from heterodyne.config.cmc import CMCConfig
 from heterodyne.optimization.cmc import _table
+from heterodyne.optimization.cmc._convergence import validate_convergence
 from heterodyne.optimization.cmc._convert import cmc_result_to_arviz, compare_cmc_nlsq
+from heterodyne.optimization.cmc._merge import merge_shard_cmc_results
 from heterodyne.optimization.cmc._summary import by_chain, deviation, mixing, moments, narrowest
 
 __all__ = [
@@ -24,6 +26,7 @@ __all__ = [
     "cmc_result_summary_table",
     "cmc_result_to_arviz",
     "compare_cmc_nlsq",
+    "merge_shard_cmc_results",
 ]
 
 _HDI = 0.9
@@ -208,24 +211,10 @@ class CMCResult:
         """Compare the diagnostics with limits.
 
         Returns:
-            One sentence per problem, empty if there is none. A diagnostic that was not
-            measured is a problem.
+            The messages of ``diagnostics.validate_convergence``: one sentence per problem,
+            empty if there is none.
         """
-        problems = []
-        for k, name in enumerate(self.parameter_names):
-            r_hat = _entry(self.r_hat, k)
-            if not r_hat <= r_hat_threshold:
-                problems.append(f"R-hat of {name} is {r_hat:.3f} (allowed {r_hat_threshold:g}).")
-            for what, values in (("bulk", self.ess_bulk), ("tail", self.ess_tail)):
-                ess = _entry(values, k)
-                if not ess >= min_ess:
-                    problems.append(
-                        f"{name} has {ess:.0f} effective draws ({what}; needed {min_ess:g})."
-                    )
-        lowest = math.nan if self.bfmi is None or len(self.bfmi) == 0 else float(np.min(self.bfmi))
-        if not lowest >= min_bfmi:
-            problems.append(f"BFMI is {lowest:.2f} (needed {min_bfmi:g}).")
-        return problems
+        return validate_convergence(self, r_hat_threshold, min_ess, min_bfmi).messages
 
     def get_samples_array(self) -> FloatArray:
         """Return all draws, shape (chains, draws, n); NaN where draws are missing.

@@ -1,0 +1,276 @@
+"""Consensus Monte Carlo on the engines: each shard drawn, combined, and held against all data.
+
+The likelihood of a shard is that of its pairs, and its prior density in sampling coordinates is
+that of all data to the power 1/K: the K densities multiply to the posterior. Their draws are
+combined in sampling coordinates with full covariances. What that leaves to be desired is
+measured: the combined draws are weighted by the posterior of all data over their own density,
+taken as normal, and the shape of the tail of these weights tells whether that can be trusted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from scipy.linalg import solve_triangular
+
+from heterodyne._errors import SamplingError
+from heterodyne._events import Message
+from heterodyne._typing import FloatArray, JaxArray
+from heterodyne.config.cmc import CMCConfig
+from heterodyne.core._jax import jax, jnp
+from heterodyne.optimization.cmc._assign import Sharding, shards_of
+from heterodyne.optimization.cmc._diagnostics import (
+    THRESHOLDS,
+    Diagnosis,
+    Thresholds,
+    diagnose,
+)
+from heterodyne.optimization.cmc._draws import Draws, Proposals
+from heterodyne.optimization.cmc._frame import Frame
+from heterodyne.optimization.cmc._importance import picked, smoothed
+from heterodyne.optimization.cmc._nuts import Target
+from heterodyne.optimization.cmc._passes import Passes, Sampled
+from heterodyne.optimization.cmc._quantities import Quantities
+from heterodyne.optimization.cmc._sampler import Schedule
+from heterodyne.optimization.cmc.combine import combined_draws
+from heterodyne.optimization.posterior import Posterior
+
+_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Combination:
+    """What is known about shards and their combination.
+
+    Attributes:
+        sharding: How the pairs were divided.
+        method: Rule of combination.
+        shards: Convergence of each shard.
+        pairs: Number of pairs of each shard.
+        failed: Numbers of the shards that did not converge and were left out.
+        scatter: Scatter of the shards' means beyond their own errors, over the absolute
+            mean, by quantity.
+        k_hat: Pareto shape of the weights of the combined draws.
+        kish: Number of independent draws that these are worth.
+        shift: Largest change of a mean by the weights, in posterior standard deviations.
+        weighted: Whether the draws were picked with these weights.
+    """
+
+    sharding: Sharding
+    method: str
+    shards: tuple[Diagnosis, ...]
+    pairs: tuple[int, ...]
+    failed: tuple[int, ...]
+    scatter: dict[str, float]
+    k_hat: float
+    kish: float
+    shift: float
+    weighted: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for ``metadata``."""
+        return {
+            "num_shards": self.sharding.n_shards,
+            "strategy": self.sharding.strategy,
+            "seed": self.sharding.seed,
+            "method": self.method,
+            "failed": list(self.failed),
+            "scatter": dict(self.scatter),
+            "k_hat": self.k_hat,
+            "kish": self.kish,
+            "shift": self.shift,
+            "weighted": self.weighted,
+        }
+
+    def of_shards(self) -> list[dict[str, Any]]:
+        """Plain values of each shard."""
+        return [
+            {
+                "shard": k,
+                "n_pairs": self.pairs[k],
+                "r_hat_max": d.worst_r_hat[1],
+                "ess_bulk_min": d.worst_ess_bulk[1],
+                "ess_tail_min": d.worst_ess_tail[1],
+                "divergences": d.divergences,
+                "k_hat": d.k_hat,
+                "converged": k not in self.failed,
+            }
+            for k, d in enumerate(self.shards)
+        ]
+
+
+def sample_shards(
+    passes: Passes, c2: FloatArray, sharding: Sharding, config: CMCConfig, limits: Thresholds
+) -> tuple[Sampled, Combination]:
+    """Draw every shard for independent errors and combine them.
+
+    Args:
+        passes: What all share.
+        c2: Measured correlation, shape (n_angles, N, N).
+        sharding: How pairs are divided.
+        config: Rules of combination, and what to do about shards that fail or disagree.
+        limits: What a shard must reach.
+
+    Raises:
+        SamplingError: Too few shards converged, or they contradict each other.
+    """
+    k, data = sharding.n_shards, passes.fit.problem.data
+    weight = 1.0 / k if config.prior_tempering else 1.0
+    scale = jnp.asarray(passes.scale)
+    frames = tuple(Frame(f.centre, f.factor * np.sqrt(k)) for f in passes.frames())
+    points = 2 * passes.fit.problem.n_pairs // k
+    plan = Schedule.of(config, points, passes.posterior.size)
+    of_shard = replace(passes, schedule=plan)
+    found, pairs = [], []
+    for number, shard in enumerate(shards_of(data, c2, sharding)):
+        passes.on_event(Message(f"Shard {number + 1} of {k}."))
+        target = Target(shard, scale, None, weight)
+        # Shards of one seed would be drawn in step.
+        seeded = replace(of_shard, schedule=replace(plan, seed=plan.seed + number + 1))
+        found.append(seeded.sample(f"shard{number + 1}", target, frames))
+        pairs.append(int(shard.n_pairs.sum()))
+    kept, failed = _successful(found, limits, config, passes)
+    scatter = _scatter(kept)
+    _refuse_contradiction(scatter, config)
+    y = combined_draws(_of_one_length(kept), config.combination_method, plan.seed)
+    whole = Target(data, scale)
+    draws, shift, weighted = _held_against_all(y, whole, passes.posterior, plan.seed)
+    assert draws.proposals is not None
+    sampled = passes.named(draws)
+    diagnosis = replace(sampled.diagnosis, kish=None).joined(_of_chains(passes, y, kept))
+    return replace(sampled, diagnosis=diagnosis), Combination(
+        sharding,
+        config.combination_method,
+        tuple(one.diagnosis for one in found),
+        tuple(pairs),
+        failed,
+        scatter,
+        draws.proposals.k_hat,
+        draws.proposals.kish,
+        shift,
+        weighted,
+    )
+
+
+def _successful(
+    found: Sequence[Sampled], limits: Thresholds, config: CMCConfig, passes: Passes
+) -> tuple[list[Sampled], tuple[int, ...]]:
+    """Leave out shards that did not converge; say so, or give up where they are many."""
+    good = [one.diagnosis.passed(limits) for one in found]
+    failed = tuple(k for k, ok in enumerate(good) if not ok)
+    share = 1.0 - len(failed) / len(found)
+    if share < config.min_success_rate or not any(good):
+        raise SamplingError(
+            f"{len(failed)} of {len(found)} shards did not converge (numbers "
+            f"{', '.join(map(str, failed))}, counted from 0)",
+            where="combination",
+            allowed=f"at least {config.min_success_rate:.0%} converged (min_success_rate)",
+            remedy="Sample all data in one pass, use fewer shards, or raise num_samples",
+        )
+    if failed:
+        words = f"{len(failed)} of {len(found)} shards did not converge and are left out"
+        severity = "warning" if share < config.min_success_rate_warning else "info"
+        text = f"{words}: the combination lacks their data."
+        passes.on_event(Message(text, severity))
+    return [one for one, ok in zip(found, good, strict=True) if ok], failed
+
+
+def _of_chains(passes: Passes, y: FloatArray, kept: Sequence[Sampled]) -> Diagnosis:
+    """Convergence of combined draws as chains, and what went wrong in the shards."""
+    values = Quantities.of(passes.posterior, y, passes.derived).all()
+    shape = y.shape[:2]
+    found = diagnose(values, np.full(shape, np.nan), np.zeros(shape, bool))
+    # The log density is that of all data, which no chain has followed.
+    unknown = {"log density": float("nan")}
+    shards = [one.diagnosis for one in kept]
+    return Diagnosis(
+        {**found.r_hat, **unknown},
+        {**found.ess_bulk, **unknown},
+        {**found.ess_tail, **unknown},
+        tuple(x for one in shards for x in one.bfmi),
+        sum(one.divergences for one in shards),
+        sum(one.n_draws for one in shards),
+    )
+
+
+def _scatter(kept: Sequence[Sampled]) -> dict[str, float]:
+    """Scatter of the shards' means that their own errors do not explain, over the mean."""
+    scatter = {}
+    for name in kept[0].quantities.all():
+        values = [one.quantities.all()[name] for one in kept]
+        means, variances = (np.array([f(x) for x in values]) for f in (np.mean, np.var))
+        # The scatter of K means itself is known to a factor of 1 + 2 sqrt(2 / K).
+        explained = variances.mean() * (1.0 + 2.0 * np.sqrt(2.0 / len(values)))
+        excess = max(0.0, float(means.var(ddof=1) - explained)) if len(values) > 1 else 0.0
+        centre = abs(float(means.mean()))
+        scatter[name] = float(np.sqrt(excess) / centre) if centre > 0 else 0.0
+    return scatter
+
+
+def _refuse_contradiction(scatter: dict[str, float], config: CMCConfig) -> None:
+    worst = max(scatter, key=lambda name: scatter[name])
+    if config.heterogeneity_abort and scatter[worst] > config.max_parameter_cv:
+        raise SamplingError(
+            f"the shards contradict each other: their values of {worst} scatter by "
+            f"{scatter[worst]:.2g} of its mean more than their errors explain",
+            where="max_parameter_cv",
+            allowed=f"at most {config.max_parameter_cv:g}",
+            remedy="Sample all data in one pass, or divide them by angle_balanced; "
+            "heterogeneity_abort: false combines them all the same",
+        )
+
+
+def _of_one_length(found: Sequence[Sampled]) -> list[FloatArray]:
+    """Draws of the shards, cut to the fewest."""
+    chains = min(one.draws.n_chains for one in found)
+    count = min(one.draws.n_draws for one in found)
+    return [one.draws.y[:chains, -count:] for one in found]
+
+
+def _held_against_all(
+    y: FloatArray, target: Target, posterior: Posterior, seed: int
+) -> tuple[Draws, float, bool]:
+    """Weigh combined draws by the posterior of all data; pick by the weights if they hold.
+
+    Args:
+        y: Combined draws, shape (chains, draws, d).
+        target: All data.
+        posterior: Map and density.
+        seed: Seed of the picking.
+
+    Returns:
+        Draws with their weights, the largest shift of a mean by these in standard deviations,
+        and whether the draws were picked by them.
+    """
+    flat = y.reshape(-1, y.shape[-1])
+    density = np.asarray(_log_densities(jnp.asarray(_padded(flat)), target, posterior))
+    density = np.nan_to_num(density[: len(flat)], nan=-np.inf)
+    weights, k_hat = smoothed(density - _log_normal(flat))
+    shift = np.abs(weights @ flat - flat.mean(axis=0)) / flat.std(axis=0)
+    proposals = Proposals(flat, density, weights, k_hat, 0)
+    good = k_hat < THRESHOLDS.k_hat
+    if not good:
+        return Draws(y, density.reshape(y.shape[:2]), proposals=proposals), float(shift.max()), good
+    chosen = picked(weights, y.shape[0], y.shape[1], np.random.default_rng((seed, 3)))
+    return Draws(flat[chosen], density[chosen], proposals=proposals), float(shift.max()), good
+
+
+def _log_normal(y: FloatArray) -> FloatArray:
+    """Log density, up to a constant, of draws, shape (n, d), under their normal approximation."""
+    factor = np.linalg.cholesky(np.cov(y, rowvar=False))
+    z = solve_triangular(factor, (y - y.mean(axis=0)).T, lower=True)
+    return -0.5 * (z**2).sum(axis=0)
+
+
+def _padded(y: FloatArray) -> FloatArray:
+    """Repeat the last row to a multiple of 1,024 rows, so that compiled code is shared."""
+    return np.concatenate([y, np.repeat(y[-1:], -len(y) % 1024, axis=0)])
+
+
+@partial(jax.jit, static_argnames="posterior")
+def _log_densities(y: JaxArray, target: Target, posterior: Posterior) -> JaxArray:
+    return jax.lax.map(lambda row: posterior.log_density(row, *target), y, batch_size=_BATCH)

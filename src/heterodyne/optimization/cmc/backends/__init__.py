@@ -1,0 +1,1 @@
+"""Ways to run NUTS on processors, nodes and devices."""

@@ -1,0 +1,196 @@
+"""Shards: a partition of the pairs, whose posteriors multiply to the posterior of all."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_cmc_core import ANGLES, DT, NAMES, SMALL, Q, fit_result, make_model, simulate
+
+from heterodyne._errors import ConfigError, DataError, SamplingError
+from heterodyne.config.cmc import CMCConfig
+from heterodyne.core._jax import jnp
+from heterodyne.data import from_arrays
+from heterodyne.optimization.bind import bind
+from heterodyne.optimization.cmc import _sharded, core
+from heterodyne.optimization.cmc._assign import STRATEGIES, Sharding, shards_of
+from heterodyne.optimization.cmc._nuts import Target
+from heterodyne.optimization.cmc.core import fit_cmc_multi_phi, fit_cmc_sharded, sharding_of
+from heterodyne.optimization.posterior import Posterior, Unknowns
+
+COUNTS = st.integers(2, 7)
+
+
+def pairs_of(mask, n_angles=2):
+    return np.broadcast_to(np.triu(np.outer(mask, mask), 1), (n_angles, mask.size, mask.size))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    strategy=st.sampled_from(sorted(STRATEGIES)),
+    n_shards=COUNTS,
+    mask=st.lists(st.booleans(), min_size=12, max_size=20),
+    seed=st.integers(0, 3),
+)
+def test_every_pair_belongs_to_exactly_one_shard(strategy, n_shards, mask, seed):
+    pairs = pairs_of(np.array([True] * 6 + mask))
+    labels = Sharding(n_shards, strategy, seed).assign(pairs)
+    np.testing.assert_array_equal(labels >= 0, pairs)
+    sizes = np.array([(labels == k).sum() for k in range(n_shards)])
+    assert sizes.sum() == pairs.sum()
+    assert np.ptp(sizes) <= pairs.shape[0]
+    again = Sharding(n_shards, strategy, seed).assign(pairs)
+    np.testing.assert_array_equal(labels, again)
+    if strategy != "random":
+        in_angle = np.array([[(x == k).sum() for k in range(n_shards)] for x in labels])
+        assert np.ptp(in_angle, axis=1).max() <= 1
+
+
+def mean_times(strategy):
+    pairs = pairs_of(np.ones(40, bool), 1)
+    labels = Sharding(5, strategy, 0).assign(pairs)[0]
+    i, j = np.indices(labels.shape)
+    return [(i + j)[labels == k] / 2 for k in range(5)]
+
+
+def test_strategies_spread_shards_over_the_measurement_as_they_say():
+    bands = mean_times("contiguous")
+    assert all(a.max() <= b.min() for a, b in itertools.pairwise(bands))
+    spread = np.array([[x.mean(), x.std()] for x in mean_times("stratified")])
+    chance = np.array([[x.mean(), x.std()] for x in mean_times("random")])
+    assert np.ptp(spread, axis=0).max() < 0.25
+    assert np.ptp(chance[:, 0]) > 2 * np.ptp(spread[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("n_shards", "strategy", "said"),
+    [(1, "random", "at least 2"), (3, "randm", "did you mean 'random'"), (200, "random", "190")],
+)
+def test_impossible_divisions_are_refused(n_shards, strategy, said):
+    with pytest.raises(ConfigError, match=said):
+        Sharding(n_shards, strategy).assign(pairs_of(np.ones(20, bool)))
+
+
+@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+def test_posteriors_of_shards_multiply_to_the_posterior(strategy):
+    """Exactly, in sampling coordinates, up to a constant."""
+    model, c2 = make_model(), simulate(ANGLES)
+    data = from_arrays(c2, q=Q, phi=ANGLES, t=model.t, dt=DT)
+    problem = bind(data, model.param_manager)
+    posterior = Posterior(problem.coordinates, problem.scaling)
+    truth = np.array([model.param_manager[n].value for n in [*model.param_manager][:14]])
+    scaling = jnp.array([0.2, 0.3, 1.0, 1.02])
+    centre = np.asarray(posterior.inverse(Unknowns(jnp.asarray(truth), scaling, jnp.array(0.01))))
+    rng = np.random.default_rng(0)
+    points = centre + 0.05 * rng.normal(size=(4, centre.size))
+    scale = jnp.asarray(0.01)
+
+    def density(y, target):
+        return float(posterior.log_density(jnp.asarray(y), *target))
+
+    whole = np.array([density(y, Target(problem.data, scale)) for y in points])
+    shards = list(shards_of(problem.data, c2, Sharding(3, strategy, 1)))
+    assert sum(int(s.n_pairs.sum()) for s in shards) == problem.n_pairs
+    targets = [Target(s, scale, None, 1 / 3) for s in shards]
+    product = np.array([sum(density(y, t) for t in targets) for y in points])
+    np.testing.assert_allclose(np.diff(product), np.diff(whole), rtol=1e-9)
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return fit_cmc_multi_phi(make_model(), simulate(ANGLES), ANGLES, replace(SMALL, enable="never"))
+
+
+@pytest.fixture(scope="module")
+def sharded():
+    config = replace(SMALL, enable="always", num_shards=3, min_ess=100)
+    return fit_cmc_multi_phi(make_model(), simulate(ANGLES), ANGLES, config)
+
+
+def test_combined_shards_agree_with_one_pass(whole, sharded):
+    assert sharded.parameter_names == NAMES
+    shift = (sharded.posterior_mean - whole.posterior_mean) / whole.posterior_std
+    # Both rest on some 600 draws.
+    assert np.abs(shift).max() < 0.25
+    np.testing.assert_allclose(sharded.posterior_std, whole.posterior_std, rtol=0.2)
+
+
+def test_a_result_from_shards_tells_how_they_fared(sharded):
+    known = sharded.metadata["combination"]
+    assert (sharded.num_shards, known["num_shards"], known["strategy"]) == (3, 3, "random")
+    assert known["k_hat"] < 0.7
+    assert known["weighted"] is True
+    assert sharded.metadata["engine"] == "consensus"
+    shards = sharded.metadata["shard_diagnostics"]
+    assert [s["shard"] for s in shards] == [0, 1, 2]
+    assert sum(s["n_pairs"] for s in shards) == 2 * 30 * 29 // 2
+    assert all(s["r_hat_max"] < 1.2 and s["divergences"] == 0 for s in shards)
+    sentences = " ".join(sharded.metadata["verdict"]["sentences"])
+    assert "divided into 3 shards (random)" in sentences
+    assert "Held against all pairs the combination is sound" in sentences
+
+
+def test_one_angle_in_shards_has_plain_names_and_a_seed_that_is_told():
+    config = replace(SMALL, min_ess=100, combination_method="consensus_mc")
+    result = fit_cmc_sharded(make_model(), simulate([15.0]), 15.0, config, num_shards=2)
+    assert result.parameter_names == ["D0_ref", "v0", "contrast", "offset"]
+    known = result.metadata["combination"]
+    assert (known["num_shards"], known["method"]) == (2, "consensus_mc")
+    again = fit_cmc_sharded(
+        make_model(), simulate([15.0]), 15.0, config, num_shards=2, shard_seed=known["seed"]
+    )
+    np.testing.assert_array_equal(again.posterior_mean, result.posterior_mean)
+
+
+@pytest.mark.parametrize(
+    ("changes", "n_shards"),
+    [
+        ({}, None),
+        ({"enable": "never", "num_shards": 4}, None),
+        ({"enable": False, "num_shards": 4}, None),
+        ({"num_shards": 4}, 4),
+        ({"num_shards": 1}, None),
+        ({"max_points_per_shard": 50_000}, 6),
+        ({"enable": "always"}, 3),
+        ({"enable": True}, 3),
+    ],
+)
+def test_data_are_divided_on_request_only(changes, n_shards):
+    asked = sharding_of(CMCConfig(**changes), 300_000, 3)
+    assert (None if asked is None else asked.n_shards) == n_shards
+
+
+def test_shards_that_fail_are_too_many_or_named(monkeypatch):
+    strict = replace(SMALL, enable="always", num_shards=2, min_ess=10**6)
+    with pytest.raises(SamplingError, match="2 of 2 shards did not converge"):
+        fit_cmc_multi_phi(make_model(), simulate(ANGLES), ANGLES, strict)
+
+
+def test_shards_that_contradict_each_other_stop_the_run(monkeypatch):
+    scatter = {"v0": 1.5, "D0_ref": 0.1}
+    monkeypatch.setattr(_sharded, "_scatter", lambda kept: scatter)
+    config = replace(SMALL, enable="always", num_shards=2, min_ess=100)
+    with pytest.raises(SamplingError, match=r"their values of v0 scatter by 1\.5"):
+        fit_cmc_multi_phi(make_model(), simulate(ANGLES), ANGLES, config)
+    for lax in ({"heterogeneity_abort": False}, {"max_parameter_cv": 2.0}):
+        _sharded._refuse_contradiction(scatter, replace(config, **lax))
+
+
+def test_a_degenerate_fit_is_refused_before_any_shard(monkeypatch):
+    monkeypatch.setattr(core, "fit_scaled", lambda *a, **k: pytest.fail("it was fitted"))
+    for name, value in (("f0", 0.05), ("alpha_sample", -1.7)):
+        with pytest.raises(SamplingError, match=f"the fit has {name} = {value}"):
+            fit_cmc_sharded(
+                make_model(), simulate([15.0]), 15.0, nlsq_result=fit_result(**{name: value})
+            )
+
+
+def test_asymmetric_matrices_are_refused():
+    c2 = simulate([15.0])
+    c2[0, 3, 7] += 1.0
+    with pytest.raises(DataError, match="halves"):
+        fit_cmc_sharded(make_model(), c2, 15.0, SMALL)
