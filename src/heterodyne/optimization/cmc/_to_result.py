@@ -49,14 +49,14 @@ def result_of(analysis: Analysis, config: CMCConfig, per_angle_mode: str) -> CMC
         **moments(named),
         **mixing(named),
         convergence_passed=passed,
-        bfmi=None if walks is None else np.array(bfmi(walks.energy)),
+        bfmi=_energies(analysis, draws),
         samples=samples,
         map_estimate=_mode(analysis, list(named)),
         num_warmup=0 if walks is None else walks.warmup_steps,
         num_samples=draws.n_draws,
         num_chains=draws.n_chains,
         num_shards=1 if analysis.combination is None else analysis.combination.sharding.n_shards,
-        divergences=0 if walks is None else int(np.sum(walks.diverging)),
+        divergences=analysis.diagnosis.divergences,
         wall_time_seconds=analysis.seconds,
         metadata=_metadata(analysis, config),
         convergence_status=status_of(passed),
@@ -69,6 +69,13 @@ def result_of(analysis: Analysis, config: CMCConfig, per_angle_mode: str) -> CMC
         std_offset=std_offset,
         inference_data=data_tree(analysis),
     )
+
+
+def _energies(analysis: Analysis, draws: Draws) -> FloatArray | None:
+    """Fraction of missing information of each chain, those of shards among them."""
+    if draws.trajectories is not None:
+        return np.array(bfmi(draws.trajectories.energy))
+    return np.array(analysis.diagnosis.bfmi) if analysis.diagnosis.bfmi else None
 
 
 def _believed(analysis: Analysis) -> tuple[Quantities, Draws]:

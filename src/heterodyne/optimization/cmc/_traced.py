@@ -1,0 +1,12 @@
+"""Whether values are known, so that they can be checked."""
+
+from __future__ import annotations
+
+from jax.core import Tracer
+
+from heterodyne._typing import Numeric
+
+
+def traced(*values: Numeric) -> bool:
+    """Whether one of the values stands for an unknown while JAX traces a function."""
+    return any(isinstance(v, Tracer) for v in values)
