@@ -127,8 +127,8 @@ def without_first(c2):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda v: (v[0][:-1], *v[1:]), "one shape"),
-        (lambda v: (np.where(np.arange(v[0].size) == 7, np.nan, v[0]), *v[1:]), "position 7"),
+        (lambda v: (v[0][:-1], *v[1:]), "as data"),
+        (lambda v: (np.where(np.arange(v[0].size) == 7, np.nan, v[0]), *v[1:]), r"position \(7,\)"),
         (lambda v: tuple(np.append(x, x[0]) for x in v), "2 values at t1"),
         (lambda v: (v[0], v[1] + 0.03 * (v[1] > 1.55), *v[2:]), "not a whole number of steps"),
     ],

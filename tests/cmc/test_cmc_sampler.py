@@ -59,8 +59,9 @@ def assert_same_posterior(draws, target):
             values = test(x)
             error = float(array_stats.mcse(values, method="mean"))
             assert error < 0.08 * values.std()
-            # What the grid leaves open is far below the spread of the values.
-            allowed = 4.0 * error + 0.005 * values.std()
+            # What the grid leaves open is far below the spread of the values. Of forty
+            # comparisons with errors that are estimates, one may be off by more than four.
+            allowed = 5.0 * error + 0.005 * values.std()
             assert values.mean() == pytest.approx(weights @ test(node), abs=allowed), (name, j)
 
 

@@ -29,7 +29,7 @@ MID, HALF = 2.0, 4.0
 RAW = np.linspace(-30.0, 30.0, 61)
 LOGGER = "heterodyne.optimization.cmc.scaling"
 
-intervals = st.tuples(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6))
+intervals = st.tuples(st.floats(-1e6, 1e6, allow_subnormal=False), st.floats(1e-3, 1e6))
 alpha = ParameterScaling("alpha_ref", center=0.5, scale=0.25, low=-5.0, high=5.0)
 beta = ParameterScaling("beta", center=-1.9, scale=0.1, low=-2.0, high=2.0)
 SCALINGS = {"alpha_ref": alpha, "beta": beta}

@@ -8,11 +8,18 @@ from scipy.linalg import sqrtm
 from heterodyne._events import Progress
 from heterodyne.config.parameter_names import PHYSICS_PARAM_NAMES
 from heterodyne.config.parameter_space import ParameterSpace
+from heterodyne.core import rows
 from heterodyne.core._jax import jax, jnp
 from heterodyne.core.correlation import correlation_matrix
 from heterodyne.core.likelihood import pack_pairs
-from heterodyne.core.simulate import Detector, Experiment, simulate_pairs, simulate_speckles
-from heterodyne.optimization import sandwich
+from heterodyne.core.simulate import (
+    Detector,
+    Experiment,
+    creep_flow,
+    simulate_pairs,
+    simulate_speckles,
+)
+from heterodyne.optimization import _residual_noise, _score_noise
 from heterodyne.optimization.coordinates.physics import PhysicsCoordinates
 from heterodyne.optimization.posterior import Posterior, Unknowns
 from heterodyne.optimization.problem import Problem
@@ -21,6 +28,7 @@ from heterodyne.optimization.sandwich import (
     SpeckleNoise,
     correction,
     score_covariance,
+    score_noise,
     speckle_noise,
     with_absorbed,
 )
@@ -131,13 +139,85 @@ def test_score_covariance_is_the_sum_over_pairs_of_pairs(weighted):
 
 
 def test_large_matrices_report_their_products(monkeypatch):
-    monkeypatch.setattr(sandwich, "_LARGE", 10)
+    monkeypatch.setattr(_score_noise, "_LARGE", 10)
     problem = small_problem()
     scales, noise = scales_and_noise()
     events = []
     score_covariance(problem, truth(problem), scales[:2], noise, events.append)
     assert [e.done for e in events] == list(range(11))
     assert all(isinstance(e, Progress) and e.total == 10 for e in events)
+
+
+@lru_cache
+def flow(n, steps):
+    """A creeping flow, its decays many frames or few long; f2 alone has no effect of its own."""
+    e = replace(creep_flow(n, (0.0, 45.0)), dt=0.1 * steps)
+    values = dict(zip(PHYSICS_PARAM_NAMES, e.parameters.tolist(), strict=True))
+    space = ParameterSpace().with_values(values).fix("f2")
+    data = pack_pairs(np.ones((2, n, n)), e.t, e.q, e.dt, e.phi, mask=np.arange(n) != 50)
+    coordinates = PhysicsCoordinates.of(space, e.t)
+    problem = Problem(data, coordinates, Scaling.of(ScalingMode.INDIVIDUAL, space, 2))
+    return problem, np.asarray(coordinates.inverse(e.parameters))
+
+
+@pytest.mark.parametrize(("steps", "noise"), [(0.5, 0.0), (0.5, 2.0), (3.0, 0.5)])
+def test_many_frames_have_the_score_covariance_of_all_products(monkeypatch, steps, noise):
+    problem, y = flow(240, steps)
+    exact = score_noise(problem, y, [0.2, 0.3], [noise, 0.1])
+    monkeypatch.setattr(_score_noise, "_EXACT_FRAMES", 100)
+    monkeypatch.setattr(_score_noise, "_LARGE", 100)
+    events = []
+    found = score_noise(problem, y, [0.2, 0.3], [noise, 0.1], events.append)
+    np.testing.assert_allclose(found.pairs, exact.pairs, rtol=1e-10)
+    assert [e.done for e in events] == list(range(events[0].total + 1))
+    # In every direction, also those in which functions nearly cancel.
+    for one, other in zip(found.score, exact.score, strict=True):
+        size = 1.0 / np.sqrt(np.maximum(np.diagonal(other), 1e-300))
+        values, vectors = np.linalg.eigh(other * size[:, None] * size)
+        # Not of this angle are two scales of the other and what changes v0 alone or phi0 alone.
+        told = values > 1e-12 * values.max()
+        assert told.sum() == 14
+        assert values[told].min() < 1e-3 * values.max()
+        whitened = size[:, None] * vectors[:, told] / np.sqrt(values[told])
+        ratios = np.linalg.eigvalsh(whitened.T @ one @ whitened)
+        np.testing.assert_allclose(ratios, 1.0, atol=0.03)
+
+
+def test_weighted_pairs_keep_their_exact_products(monkeypatch):
+    problem = small_problem(weights=np.triu(np.random.default_rng(0).random((12, 12))))
+    expected = score_noise(problem, truth(problem), [0.2, 0.3], [0.1, 0.1])
+    monkeypatch.setattr(_score_noise, "_EXACT_FRAMES", 3)
+    found = score_noise(problem, truth(problem), [0.2, 0.3], [0.1, 0.1])
+    np.testing.assert_array_equal(found.score, expected.score)
+
+
+def test_the_sum_of_variances_is_that_of_the_pairs():
+    problem, (scales, noise) = small_problem(mask=np.arange(12) != 5), scales_and_noise()
+    pairs = covariance_of_pairs(small_centre(), problem, noise)
+    found = score_noise(problem, truth(problem), scales[:2], noise.shot_noise).pairs
+    speckles = np.repeat(noise.effective_speckles, len(pairs) // 2)
+    expected = (np.diagonal(pairs) * speckles).reshape(2, -1).sum(1)
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_noise_seen_does_not_depend_on_the_stretches(monkeypatch, weighted):
+    c2 = speckles(10.0).astype(np.float32)
+    n = c2.shape[1]
+    weights = np.random.default_rng(0).random((n, n)) > 0.2 if weighted else None
+    problem = bind(c2, n, mask=np.arange(n) != 3, weights=weights)
+
+    def seen(c2):
+        found = speckle_noise(problem, truth(problem), [0.2], [1.0], c2, diagonal_is_raw=True)
+        return (*found.effective_speckles, *found.shot_noise, found.neighbour_correlation)
+
+    expected = seen(c2.astype(np.float64))
+    assert seen(c2) == expected
+    monkeypatch.setattr(rows, "STRETCH_BYTES", 8 * n * 7)
+    assert seen(c2) == pytest.approx(expected, rel=1e-10)
+    # Wild residuals are told from fewer pairs.
+    monkeypatch.setattr(_residual_noise, "_SELECTED", 20)
+    assert seen(c2) == pytest.approx(expected, rel=0.02)
 
 
 @pytest.mark.parametrize("photons", [None, 10.0, 1.0])

@@ -158,7 +158,7 @@ class Posterior:
         data: PairData,
         noise_scale: Numeric,
         normal: NormalLikelihood | None = None,
-        prior_weight: Numeric = 1.0,
+        prior_weight: JaxArray | float = 1.0,
     ) -> JaxArray:
         """Return the log density of the coordinates, up to the evidence.
 

@@ -91,8 +91,13 @@ def _log_norm(p: Parameter) -> float:
     if prior.kind is PriorKind.LOGNORMAL:
         ends = np.log(ends)
     low, high = (ends - prior.loc) / prior.scale
+    return log_mass(low, high) + math.log(prior.scale) + 0.5 * math.log(2.0 * math.pi)
+
+
+def log_mass(low: float, high: float) -> float:
+    """Logarithm of the probability of the standard normal distribution between two points."""
     # Work in the tail that holds less, where the difference keeps its digits.
     if low > 0:
         low, high = -high, -low
-    log_mass = log_ndtr(high) + math.log(-math.expm1(min(log_ndtr(low) - log_ndtr(high), -1e-300)))
-    return float(log_mass + math.log(prior.scale) + 0.5 * math.log(2.0 * math.pi))
+    below = float(log_ndtr(high))
+    return below + math.log(-math.expm1(min(float(log_ndtr(low)) - below, -1e-300)))

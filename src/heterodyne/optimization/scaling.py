@@ -10,6 +10,7 @@ import numpy as np
 
 from heterodyne._errors import ConfigError
 from heterodyne._typing import FloatArray, JaxArray
+from heterodyne.config._suggest import not_known
 from heterodyne.config.parameter_space import ParameterSpace
 from heterodyne.core._jax import jnp
 from heterodyne.core.likelihood import PairData
@@ -37,7 +38,9 @@ class ScalingMode(Enum):
         except ValueError:
             words = [*(m.value for m in cls), *synonyms]
             raise ConfigError(
-                f"unknown scaling mode {word!r}", where="per_angle_mode", allowed=", ".join(words)
+                not_known("scaling mode", word, words),
+                where="per_angle_mode",
+                allowed=", ".join(words),
             ) from None
 
     @property

@@ -119,6 +119,47 @@ def _age_cuts(panel: Axes, measured: FloatArray, model: FloatArray, t: FloatArra
     panel.legend(loc="best")
 
 
+@style.styled
+def draw_predicted(
+    panel: Axes,
+    x: ArrayLike,
+    measured: ArrayLike,
+    ends: tuple[ArrayLike, ArrayLike] | None,
+    *,
+    by_lag: bool = False,
+    title: str = "",
+) -> None:
+    """Draw measured values over the central 90 % of predicted ones.
+
+    Args:
+        panel: Where to draw.
+        x: Times or lags in s, shape (n,).
+        measured: Measured values, shape (n,).
+        ends: 5 % and 95 % of the predictions, shape (n,) each; None where there are none.
+        by_lag: Whether x are lags.
+        title: What the values belong to.
+    """
+    places, points = np.asarray(x, float), np.asarray(measured, float)
+    if ends is not None:
+        low, high = (np.asarray(end, float) for end in ends)
+        panel.fill_between(
+            places, low, high, color=style.MODEL, alpha=0.35, lw=0, label="predicted, 5 to 95 %"
+        )
+    few = _spread(places.size) if by_lag else np.arange(places.size)
+    panel.plot(
+        places[few], points[few], ".", ms=3.5, color=style.MEASURED, alpha=0.7, label="measured"
+    )
+    panel.set(xlabel="lag t2 − t1 (s)" if by_lag else "t (s)", ylabel="c2")
+    if by_lag:
+        panel.set_xscale("log")
+        style.plain_log(panel.xaxis)
+        title = f"{title}: mean over all pairs" if title else "Mean over all pairs"
+    panel.set_title(style.literal(title), loc="left")
+    panel.grid(True, which="major")
+    without = None if ends is not None else "no predictions were kept"
+    panel.legend(loc="best", title=without)
+
+
 def _spread(size: int) -> IntArray:
     """Indices of at most ``_POINTS`` points, close at short lags and wide at long ones."""
     if size <= _POINTS:

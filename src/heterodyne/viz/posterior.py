@@ -31,6 +31,10 @@ _ZOOM = 4.0
 _CELLS = 480
 _POINTS = 120
 _PILED = 0.02
+_COLUMNS = 4
+_LONG = 4
+# Relative spread that is rounding error.
+_STILL = 1e-12
 
 
 @style.styled
@@ -132,7 +136,7 @@ def density(draws: FloatArray, window: tuple[float, float]) -> tuple[FloatArray,
     bandwidth = 0.9 * spread * max(inside.size, 1) ** -0.2
     low, high = _support(draws, bandwidth)
     a, b = max(low, window[0]), min(high, window[1])
-    if not (b > a and bandwidth > 0):
+    if not (b > a and bandwidth > _STILL * max(abs(a), abs(b))):
         return np.array(window), np.zeros(2)
     counts, edges = np.histogram(draws, _CELLS, range=(a, b))
     cell = (b - a) / _CELLS
@@ -140,6 +144,24 @@ def density(draws: FloatArray, window: tuple[float, float]) -> tuple[FloatArray,
     grid = 0.5 * (edges[1:] + edges[:-1])
     grid, smooth = grid[:: _CELLS // _POINTS], smooth[:: _CELLS // _POINTS]
     return np.concatenate([[a], grid, [b]]), np.concatenate([[0.0], smooth, [0.0]])
+
+
+def window(draws: FloatArray, span: tuple[float, float], margin: float) -> tuple[float, float]:
+    """Return ends of an axis that shows most draws.
+
+    Args:
+        draws: Draws, any shape.
+        span: Percentiles of the outermost draws to show.
+        margin: Room beyond them, as a share of their distance.
+    """
+    low, high = (float(end) for end in np.percentile(draws, span))
+    room = 1e-3 * max(abs(low), 1.0) if still(draws) else margin * (high - low)
+    return low - room, high + room
+
+
+def still(draws: FloatArray) -> bool:
+    """Whether draws differ by rounding errors at most."""
+    return bool(np.ptp(draws) <= _STILL * np.abs(draws).max())
 
 
 def _support(draws: FloatArray, bandwidth: float) -> tuple[float, float]:
@@ -151,35 +173,53 @@ def _support(draws: FloatArray, bandwidth: float) -> tuple[float, float]:
 
 
 @style.styled
-def forest(rows: Sequence[Mapping[str, Any]], truth: Mapping[str, float] | None = None) -> Figure:
-    """Draw medians and 95 % intervals, one panel for quantities of one kind.
+def forest(
+    rows: Sequence[Mapping[str, Any]],
+    truth: Mapping[str, float] | None = None,
+    words: str = "plain",
+) -> Figure:
+    """Draw medians and intervals, one panel for quantities of one kind.
 
     ``J_ref(2 s)`` and ``J_ref(5 s)`` share a panel, as do ``contrast_0`` and
-    ``contrast_1``.
+    ``contrast_1``. Kinds of many quantities come last.
 
     Args:
         rows: Mappings with ``name``, ``unit``, ``median``, ``low``, ``high`` and
             ``corrected``, which is None or has ``low`` and ``high``.
         truth: Known values, marked by a cross.
+        words: What the intervals are, for the legend.
     """
     panels: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in rows:
         panels.setdefault((_split(row["name"])[0], row["unit"]), []).append(row)
-    columns = min(4, len(panels))
-    n_rows = math.ceil(len(panels) / columns)
-    tallest = max(len(members) for members in panels.values())
-    figure = style.new_figure(
-        style.WIDTH * min(1.0, 0.3 * columns + 0.1), n_rows * (0.85 + 0.27 * tallest) + 0.3
-    )
-    axes = figure.subplots(n_rows, columns, squeeze=False)
-    for panel in axes.flat[len(panels) :]:
-        panel.set_visible(False)
-    for panel, ((base, unit), members) in zip(axes.flat, panels.items(), strict=False):
-        _intervals(panel, members, truth or {})
-        panel.set_title(style.with_unit(base, unit))
+    columns = min(_COLUMNS, len(panels))
+    lines = _lines(list(panels.items()))
+    heights = [0.85 + 0.27 * max(len(members) for _, members in line) for line in lines]
+    figure = style.new_figure(style.WIDTH * min(1.0, 0.3 * columns + 0.1), sum(heights) + 0.3)
+    axes = figure.subplots(len(lines), columns, squeeze=False, height_ratios=heights)
+    for line, beside in zip(lines, axes, strict=True):
+        for panel, ((base, unit), members) in zip(beside, line, strict=False):
+            _intervals(panel, members, truth or {})
+            panel.set_title(style.with_unit(base, unit))
+        for panel in beside[len(line) :]:
+            panel.set_visible(False)
     corrected = any(row.get("corrected") for row in rows)
-    _legend(figure, False, corrected, bool(truth), lines=True)
+    _legend(figure, False, corrected, bool(truth), lines=True, words=words)
     return figure
+
+
+_Kind = tuple[tuple[str, str], list[Mapping[str, Any]]]
+
+
+def _lines(kinds: Sequence[_Kind]) -> list[list[_Kind]]:
+    """Kinds to stand beside each other; long lists come last, so that short ones stay low."""
+    short = [kind for kind in kinds if len(kind[1]) <= _LONG]
+    long = [kind for kind in kinds if len(kind[1]) > _LONG]
+    return [
+        group[start : start + _COLUMNS]
+        for group in (short, long)
+        for start in range(0, len(group), _COLUMNS)
+    ]
 
 
 def _intervals(panel: Axes, rows: Sequence[Mapping[str, Any]], truth: Mapping[str, float]) -> None:
@@ -260,7 +300,13 @@ def _band(panel: Axes, t: FloatArray, inner: FloatArray, outer: FloatArray | Non
 
 
 def _legend(
-    figure: Figure, prior: bool, corrected: bool, truth: bool, *, lines: bool = False
+    figure: Figure,
+    prior: bool,
+    corrected: bool,
+    truth: bool,
+    *,
+    lines: bool = False,
+    words: str = "plain",
 ) -> None:
     """One legend for the whole figure, above its panels."""
 
@@ -270,7 +316,7 @@ def _legend(
     handles: list[tuple[Line2D | Patch, str]] = []
     if prior:
         handles.append((Patch(color=style.PRIOR, alpha=0.4), "prior"))
-    handles.append((swatch(style.PLAIN, 5), "plain"))
+    handles.append((swatch(style.PLAIN, 5), words))
     if corrected:
         handles.append((swatch(style.CORRECTED, 1.8), "corrected for shared speckle noise"))
     if truth:

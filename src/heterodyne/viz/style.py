@@ -6,6 +6,8 @@ Figures are made without pyplot, so drawing leaves no state behind.
 from __future__ import annotations
 
 import io
+import math
+import textwrap
 from collections.abc import Callable
 from functools import cache, wraps
 from typing import Any, Final, ParamSpec, TypeVar
@@ -14,11 +16,12 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.backend_bases import RendererBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from PIL import Image
 
 _P = ParamSpec("_P")
@@ -55,6 +58,9 @@ MEASURED: Final = "#3d4550"
 MODEL: Final = "#D55E00"
 TRUTH: Final = "#000000"
 
+LETTER: Final = 0.065
+"""Mean width of a letter of a tick label, in inches."""
+
 _STEPS: Final = [1, 2, 2.5, 5, 10]
 
 _RC: Final[dict[str, Any]] = {
@@ -73,6 +79,7 @@ _RC: Final[dict[str, Any]] = {
     "axes.spines.right": False,
     "axes.axisbelow": True,
     "axes.formatter.limits": (-4, 5),
+    "axes.formatter.useoffset": False,
     "axes.unicode_minus": True,
     "figure.titlesize": 10,
     "figure.titleweight": "bold",
@@ -106,6 +113,19 @@ def styled(draw: Callable[_P, _R]) -> Callable[_P, _R]:
     return wrapper
 
 
+class Picture(Figure):
+    """A figure that a notebook shows although pyplot does not know it."""
+
+    @styled
+    def draw(self, renderer: RendererBase) -> None:
+        """Draw everything; ticks that are made only now have the style as well."""
+        super().draw(renderer)
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, float]]:
+        width, height = (96.0 * float(x) for x in self.get_size_inches())
+        return png(self), {"width": width, "height": height}
+
+
 def new_figure(width: float, height: float, title: str | None = None) -> Figure:
     """Return an empty figure with its own canvas.
 
@@ -115,11 +135,54 @@ def new_figure(width: float, height: float, title: str | None = None) -> Figure:
         title: Title of the whole figure.
     """
     layout = ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06)
-    figure = Figure(figsize=(width, height), layout=layout)
+    figure = Picture(figsize=(width, height), layout=layout)
     FigureCanvasAgg(figure)
     if title:
         figure.suptitle(literal(title), x=0.01, ha="left")
     return figure
+
+
+@styled
+def small_panels(n: int, height: float, columns: int = 4) -> tuple[Figure, list[Axes]]:
+    """Return a figure with a grid of panels, row by row.
+
+    Args:
+        n: Number of panels.
+        height: Height of a row in inches.
+        columns: Largest number of panels in a row.
+    """
+    columns = min(columns, n)
+    rows = math.ceil(n / columns)
+    figure = new_figure(WIDTH * min(1.0, 0.3 * columns + 0.1), height * rows + 0.5)
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for panel in panels[n:]:
+        panel.set_visible(False)
+    return figure, panels[:n]
+
+
+def message(panel: Axes, text: str, width: int = 24) -> None:
+    """Write a text into the middle of a panel, in lines of at most ``width`` characters."""
+    panel.text(
+        0.5, 0.5, textwrap.fill(literal(text), width),
+        transform=panel.transAxes, ha="center", va="center", color=MUTED,
+    )  # fmt: skip
+
+
+@styled
+def notice(text: str) -> Figure:
+    """Return a figure that holds a text in place of a picture."""
+    figure = new_figure(WIDTH, 2.4)
+    panel = figure.subplots()
+    panel.set_axis_off()
+    message(panel, text, 80)
+    return figure
+
+
+def footnote(figure: Figure, text: str) -> None:
+    """Write a text below all panels of a figure whose size is final; an empty one is left out."""
+    if text:
+        lines = textwrap.fill(literal(text), round(15.0 * figure.get_figwidth()))
+        figure.supxlabel(lines, x=0.01, ha="left", fontsize=7.5, color=MUTED)
 
 
 def literal(text: str) -> str:
@@ -145,6 +208,21 @@ def few_ticks(axes: Axes, x: int | None = 4, y: int | None = 4) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(x, steps=_STEPS))
     if y is not None:
         axes.yaxis.set_major_locator(MaxNLocator(y, steps=_STEPS))
+
+
+def short_ticks(axis: Axis, letters: float) -> None:
+    """Take few ticks, and only the outermost two where labels would run into each other.
+
+    Args:
+        axis: A linear axis whose limits are set.
+        letters: How many letters there is room for.
+    """
+    axis.set_major_locator(MaxNLocator(3, steps=_STEPS))
+    low, high = sorted(axis.get_view_interval())
+    ticks = [tick for tick in axis.get_majorticklocs() if low <= tick <= high]
+    labels = axis.get_major_formatter().format_ticks(ticks)
+    if len(ticks) > 2 and sum(len(label) + 2 for label in labels) > letters:
+        axis.set_major_locator(FixedLocator([ticks[0], ticks[-1]]))
 
 
 def plain_log(axis: Axis, subs: tuple[float, ...] = (1.0,)) -> None:

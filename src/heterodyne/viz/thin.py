@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from heterodyne._typing import ArrayLike, FloatArray
+from heterodyne.core.rows import row_slices
 
 DEFAULT_SIZE = 256
 """Largest number of rows of a thinned matrix."""
@@ -27,21 +30,64 @@ def block_means(
         The means, shape (n, M, M), NaN for blocks without a value, and the mean time of
         each block, shape (M,).
     """
-    matrices, times = np.asarray(c2, float), np.asarray(t, float)
-    N = times.size
-    step = -(-N // size)
-    if step == 1:
-        return matrices.copy(), times.copy()
-    edges = np.arange(0, N, step)
-    counts = np.diff(np.append(edges, N))
-    thinned = np.empty((len(matrices), edges.size, edges.size))
-    for k, matrix in enumerate(matrices):
-        used = np.isfinite(matrix) & ~np.eye(N, dtype=bool)
-        total = _block_sums(np.where(used, matrix, 0.0), edges)
-        number = _block_sums(used.astype(float), edges)
-        thinned[k] = np.where(number > 0, total / np.maximum(number, 1.0), np.nan)
-    return thinned, np.add.reduceat(times, edges) / counts
+    matrices, times = np.asarray(c2), np.asarray(t, float)
+    thinning = Thinning.of(times.size, size)
+    means = np.empty((len(matrices), thinning.n_blocks, thinning.n_blocks))
+    for matrix, out in zip(matrices, means, strict=True):
+        for rows in row_slices(times.size, times.size, thinning.step):
+            out[thinning.blocks(rows)] = thinning.means(matrix[rows], rows.start)
+    return means, thinning.times(times)
 
 
-def _block_sums(matrix: FloatArray, edges: np.ndarray) -> FloatArray:
-    return np.add.reduceat(np.add.reduceat(matrix, edges, axis=0), edges, axis=1)
+class Thinning(NamedTuple):
+    """How N frames are cut into blocks.
+
+    Attributes:
+        n_frames: N.
+        step: Number of frames in a block; the last may have fewer.
+    """
+
+    n_frames: int
+    step: int
+
+    @classmethod
+    def of(cls, n_frames: int, size: int = DEFAULT_SIZE) -> Thinning:
+        """Choose the smallest blocks of which there are at most ``size``."""
+        return cls(n_frames, -(-n_frames // size))
+
+    @property
+    def n_blocks(self) -> int:
+        """Number of blocks, M."""
+        return -(-self.n_frames // self.step)
+
+    def blocks(self, rows: slice) -> slice:
+        """Return the blocks that whole blocks of frames are."""
+        return slice(rows.start // self.step, -(-rows.stop // self.step))
+
+    def times(self, t: FloatArray) -> FloatArray:
+        """Return the mean time of each block in s, shape (M,)."""
+        edges = np.arange(0, self.n_frames, self.step)
+        return np.add.reduceat(t, edges) / np.diff(np.append(edges, self.n_frames))
+
+    def means(self, values: ArrayLike, first: int) -> FloatArray:
+        """Average rows that are whole blocks.
+
+        Args:
+            values: The m rows, shape (m, N).
+            first: First of them.
+
+        Returns:
+            Array of shape (number of blocks, M), NaN for blocks without a value.
+        """
+        rows = np.array(values, dtype=np.float64)
+        if self.step == 1:
+            return rows
+        used = np.isfinite(rows)
+        np.fill_diagonal(used[:, first:], False)
+        rows[~used] = 0.0
+        edges = [np.arange(0, count, self.step) for count in rows.shape]
+        total, number = (
+            np.add.reduceat(np.add.reduceat(x, edges[0], axis=0), edges[1], axis=1)
+            for x in (rows, used.astype(np.float64))
+        )
+        return np.where(number > 0, total / np.maximum(number, 1.0), np.nan)

@@ -34,9 +34,16 @@ def cmc_result_to_arviz(result: CMCResult) -> xarray.DataTree:
     samples = by_chain(result.samples or {}, result.num_chains)
     if not samples:
         raise DataError("the result holds no draws", where="samples")
-    known = result.inference_data
-    stats = None if known is None or "sample_stats" not in known else known["sample_stats"]
-    return draws_tree(samples, result.bfmi, None if stats is None else stats.to_dataset())
+    return draws_tree(samples, result.bfmi, _recorded(result.inference_data))
+
+
+def _recorded(known: xarray.DataTree | None) -> xarray.Dataset | None:
+    """What the sampler recorded of the draws to believe; None where that was not kept."""
+    groups = {} if known is None else known.children
+    for name in ("corrected_sample_stats", "sample_stats"):
+        if name in groups:
+            return groups[name].to_dataset()
+    return None
 
 
 def draws_tree(

@@ -8,14 +8,14 @@ from typing import NamedTuple
 import numpy as np
 
 from heterodyne._errors import DataError
-from heterodyne._typing import ArrayLike, FloatArray
+from heterodyne._typing import FloatArray
 from heterodyne.config.parameter_space import ParameterSpace
 from heterodyne.core.heterodyne_model import HeterodyneModel
+from heterodyne.optimization.cmc._pair_split import frames_of
+from heterodyne.optimization.cmc._pooled import extract_phi_info, validate_pooled_data
 
 # How far, in frame spacings, a time may lie off the grid.
 _OFF_GRID = 1e-3
-# Angles in degrees that differ by less are one.
-_SAME_ANGLE = 1e-6
 
 
 class Pool(NamedTuple):
@@ -34,10 +34,10 @@ class Pool(NamedTuple):
     @classmethod
     def of(
         cls,
-        data: ArrayLike,
-        t1: ArrayLike,
-        t2: ArrayLike,
-        phi: ArrayLike,
+        data: np.ndarray,
+        t1: np.ndarray,
+        t2: np.ndarray,
+        phi: np.ndarray,
         q: float,
         dt: float | None = None,
         space: ParameterSpace | None = None,
@@ -60,12 +60,11 @@ class Pool(NamedTuple):
                 a place that is given twice or not at all.
             ConfigError: A start value that is not known or outside its bounds.
         """
-        columns = [np.asarray(x, float) for x in (data, t1, t2, phi)]
-        _check_columns(columns)
-        value, first, second, angle = columns
-        times = np.unique(np.concatenate([first, second]))
+        validate_pooled_data(data, t1, t2, phi)
+        value, first, second = (np.asarray(x, float) for x in (data, t1, t2))
+        times, _, _ = frames_of(first, second)
         t, step = _grid(times, dt)
-        angles, of_angle = _angles(angle)
+        angles, of_angle = extract_phi_info(np.asarray(phi, float))
         rows, at = (np.rint((x - t[0]) / step).astype(int) for x in (first, second))
         c2 = np.full((angles.size, t.size, t.size), np.nan)
         places = np.ravel_multi_index((of_angle, rows, at), c2.shape)
@@ -76,33 +75,11 @@ class Pool(NamedTuple):
         return cls(model, c2, angles)
 
 
-def _check_columns(columns: list[FloatArray]) -> None:
-    names = ("data", "t1", "t2", "phi")
-    shapes = {name: x.shape for name, x in zip(names, columns, strict=True)}
-    if len(set(shapes.values())) > 1 or columns[0].ndim != 1 or columns[0].size == 0:
-        raise DataError(
-            "arrays of the shapes " + ", ".join(f"{n} {s}" for n, s in shapes.items()),
-            where="pooled data",
-            allowed="one shape (n,), n > 0",
-        )
-    for name, x in zip(names, columns, strict=True):
-        wrong = np.flatnonzero(~np.isfinite(x))
-        if wrong.size:
-            raise DataError(
-                f"{wrong.size} values are not finite, the first at position {wrong[0]}",
-                where=name,
-                allowed="finite values",
-                remedy="Leave the values of bad frames out at both times",
-            )
-
-
 def _grid(times: FloatArray, dt: float | None) -> tuple[FloatArray, float]:
     """Frame times from the first to the last, and their spacing."""
     if times.size < 2:
         raise DataError(f"the only time is {times[0]:g} s", where="t1", allowed="at least 2")
-    gaps = np.diff(times)
-    # Rounding makes one time two that hardly differ.
-    step = float(gaps[gaps > _OFF_GRID * gaps.max()].min()) if dt is None else float(dt)
+    step = float(np.diff(times).min()) if dt is None else float(dt)
     if not (np.isfinite(step) and step > 0):
         raise DataError(f"dt is {step:g} s", where="dt", allowed="above 0 s")
     place = (times - times[0]) / step
@@ -118,14 +95,6 @@ def _grid(times: FloatArray, dt: float | None) -> tuple[FloatArray, float]:
         )
     count = int(np.rint(place[-1])) + 1
     return times[0] + step * np.arange(count), step
-
-
-def _angles(phi: FloatArray) -> tuple[FloatArray, np.ndarray]:
-    """Angles that differ, and which of them each value has."""
-    ordered = np.unique(phi)
-    new = np.concatenate([[True], np.diff(ordered) > _SAME_ANGLE])
-    angles = ordered[new]
-    return angles, np.searchsorted(angles, phi + _SAME_ANGLE, side="right") - 1
 
 
 def _check_places(

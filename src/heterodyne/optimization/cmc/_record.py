@@ -11,15 +11,15 @@ import xarray
 
 from heterodyne._typing import FloatArray
 from heterodyne.core._jax import jnp
-from heterodyne.core.correlation import correlation_matrix
-from heterodyne.core.likelihood import mean_by_lag
+from heterodyne.core.correlation import correlation_stretches
+from heterodyne.core.packing import add_by_lag, over_weights
 from heterodyne.data import TwoTimeData
 from heterodyne.optimization.cmc._analysis import Analysis
 from heterodyne.optimization.cmc._diagnostics import THRESHOLDS
 from heterodyne.optimization.cmc._draws import Draws, Trajectories
 from heterodyne.optimization.cmc._quantities import curve_bands
 from heterodyne.optimization.nlsq.core import Fit
-from heterodyne.viz.thin import block_means
+from heterodyne.viz.thin import Thinning
 
 _CURVE_POINTS = 120
 _CURVE_DRAWS = 1000
@@ -31,7 +31,7 @@ def data_tree(analysis: Analysis) -> xarray.DataTree:
     ``posterior`` holds the documented parameters, ``derived`` rates and fraction at
     reference times, ``corrected`` both from the likelihood corrected for speckle noise where
     that is likely, ``sample_stats`` and ``corrected_sample_stats`` what the sampler
-    recorded, ``prior`` draws from the priors.
+    recorded, with its name, ``prior`` draws from the priors.
     """
     draws = analysis.draws
     groups: dict[str, Mapping[str, FloatArray]] = {
@@ -45,9 +45,11 @@ def data_tree(analysis: Analysis) -> xarray.DataTree:
     if analysis.corrected_draws is not None:
         groups["corrected_sample_stats"] = _statistics(analysis.corrected_draws)
     units = {row.name: row.unit for row in analysis.rows}
-    return xarray.DataTree.from_dict(
-        {f"/{name}": _dataset(values, units) for name, values in groups.items()}
-    )
+    datasets = {name: _dataset(values, units) for name, values in groups.items()}
+    datasets["sample_stats"].attrs["engine"] = draws.engine
+    if analysis.corrected_draws is not None:
+        datasets["corrected_sample_stats"].attrs["engine"] = analysis.corrected_draws.engine
+    return xarray.DataTree.from_dict({f"/{name}": values for name, values in datasets.items()})
 
 
 def _statistics(draws: Draws) -> dict[str, np.ndarray]:
@@ -170,26 +172,42 @@ def curves(analysis: Analysis, t: FloatArray) -> dict[str, FloatArray]:
 
 def maps(fit: Fit, data: TwoTimeData) -> dict[str, np.ndarray]:
     """Return what ``maps.npz`` holds: data, model and residuals, thinned, and lag cuts."""
-    at = fit.least_squares
     packed = fit.problem.data
-    parameters = jnp.asarray(fit.parameters)
-    model = np.stack(
-        [
-            at.offset[0, k]
-            + at.contrast[0, k]
-            * np.asarray(correlation_matrix(parameters, packed.t, packed.q, packed.dt, phi))
-            for k, phi in enumerate(packed.phi)
-        ]
-    )
-    used = np.outer(data.fitted, data.fitted) & ~np.eye(data.n_frames, dtype=bool)
-    residual = np.where(used, data.c2 - model, np.nan)
-    thinned = {"measured": data.c2, "model": model, "residual": residual}
-    arrays = {k: block_means(x, data.t)[0].astype(np.float32) for k, x in thinned.items()}
-    lags = data.dt * np.arange(1, data.n_frames)
+    thinning = Thinning.of(data.n_frames)
+    found = [_angle_maps(fit, data, k, thinning) for k in range(data.n_angles)]
+    arrays = {name: np.stack([one[name] for one in found]) for name in found[0]}
     return arrays | {
-        "t": block_means(residual[:1], data.t)[1],
+        "t": thinning.times(data.t),
         "phi": np.asarray(packed.phi),
-        "lags": lags,
+        "lags": data.dt * np.arange(1, data.n_frames),
         "lag_measured": np.asarray(packed.lag_mean)[:, 1:],
-        "lag_model": mean_by_lag(np.broadcast_to(used, model.shape).astype(float), model)[:, 1:],
     }
+
+
+def _angle_maps(fit: Fit, data: TwoTimeData, k: int, thinning: Thinning) -> dict[str, np.ndarray]:
+    """Thinned maps of one angle, and the mean of the model at each lag."""
+    at, packed, fitted = fit.least_squares, fit.problem.data, data.fitted
+    pictures = {
+        name: np.empty((thinning.n_blocks,) * 2, np.float32)
+        for name in ("measured", "model", "residual")
+    }
+    totals, counts = np.zeros(data.n_frames), np.zeros(data.n_frames)
+    for rows, correlation in correlation_stretches(
+        jnp.asarray(fit.parameters),
+        packed.t,
+        packed.q,
+        packed.dt,
+        packed.phi[k],
+        multiple=thinning.step,
+    ):
+        measured = data.c2[k, rows].astype(np.float64)
+        model = at.offset[0, k] + at.contrast[0, k] * correlation
+        used = fitted[rows, None] & fitted
+        np.fill_diagonal(used[:, rows.start :], False)
+        parts = (measured, model, np.where(used, measured - model, np.nan))
+        for name, part in zip(pictures, parts, strict=True):
+            pictures[name][thinning.blocks(rows)] = thinning.means(part, rows.start)
+        later = slice(rows.start, None)
+        add_by_lag(totals, rows.start, np.where(used, model, 0.0)[:, later])
+        add_by_lag(counts, rows.start, used[:, later].astype(float))
+    return pictures | {"lag_model": over_weights(totals, counts)[1:]}

@@ -9,7 +9,7 @@ taken as normal, and the shape of the tail of these weights tells whether that c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -58,6 +58,7 @@ class Combination:
         kish: Number of independent draws that these are worth.
         shift: Largest change of a mean by the weights, in posterior standard deviations.
         weighted: Whether the draws were picked with these weights.
+        combined: Unknowns and derived quantities of the combined draws before, by name.
     """
 
     sharding: Sharding
@@ -70,6 +71,7 @@ class Combination:
     kish: float
     shift: float
     weighted: bool
+    combined: Mapping[str, FloatArray]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for ``metadata``."""
@@ -141,7 +143,8 @@ def sample_shards(
     draws, shift, weighted = _held_against_all(y, whole, passes.posterior, plan.seed)
     assert draws.proposals is not None
     sampled = passes.named(draws)
-    diagnosis = replace(sampled.diagnosis, kish=None).joined(_of_chains(passes, y, kept))
+    combined = Quantities.of(passes.posterior, y, passes.derived).all()
+    diagnosis = replace(sampled.diagnosis, kish=None).joined(_of_chains(combined, kept))
     return replace(sampled, diagnosis=diagnosis), Combination(
         sharding,
         config.combination_method,
@@ -153,6 +156,7 @@ def sample_shards(
         draws.proposals.kish,
         shift,
         weighted,
+        combined,
     )
 
 
@@ -179,10 +183,9 @@ def _successful(
     return [one for one, ok in zip(found, good, strict=True) if ok], failed
 
 
-def _of_chains(passes: Passes, y: FloatArray, kept: Sequence[Sampled]) -> Diagnosis:
+def _of_chains(values: Mapping[str, FloatArray], kept: Sequence[Sampled]) -> Diagnosis:
     """Convergence of combined draws as chains, and what went wrong in the shards."""
-    values = Quantities.of(passes.posterior, y, passes.derived).all()
-    shape = y.shape[:2]
+    shape = next(iter(values.values())).shape
     found = diagnose(values, np.full(shape, np.nan), np.zeros(shape, bool))
     # The log density is that of all data, which no chain has followed.
     unknown = {"log density": float("nan")}

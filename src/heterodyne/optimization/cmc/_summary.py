@@ -15,6 +15,9 @@ from heterodyne.optimization.cmc._diagnostics import diagnose
 INTERVALS = {"95": (0.025, 0.975), "89": (0.055, 0.945)}
 """Ends of the central intervals, as quantiles, by percentage."""
 
+KINDS = ("r_hat", "ess_bulk", "ess_tail")
+"""Names under which results and diagnoses have the figures of convergence."""
+
 # R-hat compares halves of chains, each of two draws at least.
 _FEWEST_DRAWS = 4
 
@@ -87,9 +90,8 @@ def mixing(draws: Mapping[str, FloatArray]) -> dict[str, Any]:
 
     They stand under the names that a result has for them.
     """
-    keys = ("r_hat", "ess_bulk", "ess_tail")
     shape = next((x.shape for x in draws.values()), (0, 0))
     if shape[1] < _FEWEST_DRAWS:
-        return {key: np.full(len(draws), np.nan) for key in keys}
+        return {key: np.full(len(draws), np.nan) for key in KINDS}
     found = diagnose(draws, np.full(shape, np.nan), np.zeros(shape))
-    return {key: np.array([getattr(found, key)[name] for name in draws]) for key in keys}
+    return {key: np.array([getattr(found, key)[name] for name in draws]) for key in KINDS}

@@ -16,7 +16,7 @@ from heterodyne.optimization.cmc._draws import Draws
 from heterodyne.optimization.cmc._frame import posterior_mode
 from heterodyne.optimization.cmc._quantities import Quantities
 from heterodyne.optimization.cmc._record import data_tree
-from heterodyne.optimization.cmc._summary import deviation, intervals, mixing, moments
+from heterodyne.optimization.cmc._summary import KINDS, deviation, intervals, mixing, moments
 from heterodyne.optimization.cmc.results import CMCResult, status_of
 from heterodyne.optimization.scaling import ScalingParameter
 
@@ -47,7 +47,7 @@ def result_of(analysis: Analysis, config: CMCConfig, per_angle_mode: str) -> CMC
     return CMCResult(
         parameter_names=list(named),
         **moments(named),
-        **mixing(named),
+        **_mixing(analysis, draws, named),
         convergence_passed=passed,
         bfmi=_energies(analysis, draws),
         samples=samples,
@@ -69,6 +69,16 @@ def result_of(analysis: Analysis, config: CMCConfig, per_angle_mode: str) -> CMC
         std_offset=std_offset,
         inference_data=data_tree(analysis),
     )
+
+
+def _mixing(
+    analysis: Analysis, draws: Draws, named: Mapping[str, FloatArray]
+) -> dict[str, Any]:
+    """R-hat and effective numbers of draws; of draws picked by weights, those of the weights."""
+    if draws.proposals is None:
+        return mixing(named)
+    found = analysis.diagnosis
+    return {key: np.array([getattr(found, key)[n] for n in named]) for key in KINDS}
 
 
 def _energies(analysis: Analysis, draws: Draws) -> FloatArray | None:

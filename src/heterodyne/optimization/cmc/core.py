@@ -205,10 +205,10 @@ def fit_cmc_multi_phi(
 
 
 def fit_mcmc_jax(
-    data: ArrayLike,
-    t1: ArrayLike,
-    t2: ArrayLike,
-    phi: ArrayLike,
+    data: np.ndarray,
+    t1: np.ndarray,
+    t2: np.ndarray,
+    phi: np.ndarray,
     q: float,
     L: float,
     analysis_mode: str,
@@ -252,21 +252,25 @@ def fit_mcmc_jax(
     """
     pool = Pool.of(data, t1, t2, phi, q, dt, parameter_space, initial_values)
     config = _method_settings(method, cmc_config)
-    sigma = kwargs.pop("sigma", None)
-    if kwargs:
-        raise ConfigError(
-            f"unknown arguments {', '.join(sorted(kwargs))}", where="fit_mcmc_jax", allowed="sigma"
-        )
+    config = replace(config, run_id=run_id or config.run_id)
     if isinstance(nlsq_result, Mapping):
         _LOG.warning("nlsq_result is a dictionary and not used: give an NLSQResult.")
         nlsq_result = None
-    config = replace(config, run_id=run_id or config.run_id)
     results = None if nlsq_result is None else [nlsq_result]
     with _progress(progress_bar):
-        result = fit_cmc_multi_phi(*pool, config, results, sigma)
+        result = fit_cmc_multi_phi(*pool, config, results, _only_sigma(kwargs))
     if output_dir is not None:
         save_result(result, output_dir, config.run_id)
     return result
+
+
+def _only_sigma(others: Mapping[str, Any]) -> ArrayLike | None:
+    unknown = sorted(set(others) - {"sigma"})
+    if unknown:
+        raise ConfigError(
+            f"unknown arguments {', '.join(unknown)}", where="fit_mcmc_jax", allowed="sigma"
+        )
+    return others.get("sigma")
 
 
 def _method_settings(method: str, given: Mapping[str, Any] | CMCConfig | None) -> CMCConfig:

@@ -5,11 +5,17 @@ m exp(a (t - t0)) + offset. With x = log(t/t0) or t - t0 all of them are
 
     value(x) = level + m (exp(a x) - 1),      level = m + offset,
 
-and the data inform the level at t0, the slope g = a m there and, through the curvature
-g**2 / (2 m), the amplitude m. (level, log m, g) is smooth at a = 0, where m is free, and
-where the offset makes the value negative. The Jacobian determinant of (log m, a, offset)
-is 1/m. Walls of the documented bounds are imposed on the loosest coordinate that can
-carry them. The four curves are computed as vectors of length 4.
+and the data inform level and slope g = a m and, through the curvature, the amplitude m. (level,
+log m, g) is smooth at a = 0, where m is free, and where the offset makes the value negative.
+The Jacobian determinant of (log m, a, offset) is 1/m. Walls of the documented bounds are imposed
+on the loosest coordinate that can carry them. The four curves are computed as vectors of length 4.
+
+Sampled are not level and slope at t0 but mean and slope between two knots x = -h and h,
+
+    m (cosh(a h) - 1) + level,      m sinh(a h) / h,
+
+because a change of curvature moves the former and hardly the latter: at the nodes of a Gauss
+rule a parabola has its mean and its mean slope.
 """
 
 from __future__ import annotations
@@ -30,6 +36,9 @@ from heterodyne.optimization.coordinates.walls import bend, unbend
 LOG_TINY = -200.0
 WALL = 0.05
 LOG_WALL = 0.3
+# Product of exponent and distance of the knots beyond which digits would be lost: there the
+# curve grows sevenfold from the reference to a knot.
+_STRAIGHT = 2.0
 
 PREFACTORS = ("D0_ref", "D0_sample", "v0", "f0")
 EXPONENTS = ("alpha_ref", "alpha_sample", "beta", "f1")
@@ -75,10 +84,13 @@ class Curves:
     Attributes:
         space: Bounds, values and what varies.
         ridge: Whether f0 and f2 both vary, so that f2's axis carries the bounds of f0.
+        knots: Distance in x from the reference of the two points at which level and slope
+            are taken.
     """
 
     space: ParameterSpace
     ridge: bool
+    knots: tuple[float, float, float, float]
 
     @cached_property
     def prefactor(self) -> _Settings:
@@ -120,9 +132,10 @@ class Curves:
         """
         e, o = self.exponent, self.offset
         alone = e.vary & ~self.sheared
+        y, of_knots = self._at_reference(y)
         exponent, log_slopes = bend(y.exponent, e.low, e.high, WALL * (e.high - e.low))
         exponent = jnp.where(alone, exponent, e.value)
-        log_det = jnp.where(alone, log_slopes, 0.0)
+        log_det = of_knots + jnp.where(alone, log_slopes, 0.0)
 
         lowest, highest = self._amplitude_range(exponent, shift)
         level, log_slopes = bend(y.level, *self._level_walls(lowest, highest))
@@ -149,7 +162,38 @@ class Curves:
         y_amplitude = unbend(log_m, *self._amplitude_walls(level, lowest, highest))
         alone = unbend(exponent, e.low, e.high, WALL * (e.high - e.low))
         slope = unbend(exponent * jnp.exp(log_m), *self._slope_walls(log_m, shift))
-        return CurveCoordinates(y_amplitude, jnp.where(self.sheared, slope, alone), y_level)
+        return self._at_knots(
+            CurveCoordinates(y_amplitude, jnp.where(self.sheared, slope, alone), y_level)
+        )
+
+    def _at_reference(self, y: CurveCoordinates) -> tuple[CurveCoordinates, JaxArray]:
+        """Take level and slope from the knots to the reference, where bounds are imposed.
+
+        Bounds bend coordinates near them only, and this map does not know of them.
+
+        Returns:
+            Coordinates at the reference, and log of the derivative of the slope.
+        """
+        m, knots = _amplitude(y.amplitude), np.array(self.knots)
+        turn, log_slope = _arcsinh(y.exponent * knots / m)
+        return (
+            CurveCoordinates(
+                y.amplitude,
+                jnp.where(self.sheared, m / knots * turn, y.exponent),
+                y.level - jnp.where(self.sheared, m * _cosh_less_one(turn), 0.0),
+            ),
+            jnp.where(self.sheared, log_slope, 0.0),
+        )
+
+    def _at_knots(self, y: CurveCoordinates) -> CurveCoordinates:
+        """Undo ``_at_reference``."""
+        m, knots = _amplitude(y.amplitude), np.array(self.knots)
+        turn = y.exponent * knots / m
+        return CurveCoordinates(
+            y.amplitude,
+            jnp.where(self.sheared, m / knots * _sinh(turn), y.exponent),
+            y.level + jnp.where(self.sheared, m * _cosh_less_one(turn), 0.0),
+        )
 
     def _amplitude_range(
         self, exponent: JaxArray, shift: JaxArray | FloatArray
@@ -192,3 +236,28 @@ class Curves:
         m = jnp.exp(log_m)
         low, high = jnp.where(self.sheared, low, -1.0), jnp.where(self.sheared, high, 1.0)
         return low * m, high * m, m * (WALL * (e.high - e.low))
+
+
+def _amplitude(y: JaxArray) -> JaxArray:
+    return jnp.exp(jnp.clip(y, LOG_TINY, -LOG_TINY))
+
+
+def _sinh(turn: JaxArray) -> JaxArray:
+    """Sinh up to ``_STRAIGHT``, and straight from there on."""
+    near = jnp.clip(turn, -_STRAIGHT, _STRAIGHT)
+    return jnp.sinh(near) + math.cosh(_STRAIGHT) * (turn - near)
+
+
+def _arcsinh(ratio: JaxArray) -> tuple[JaxArray, JaxArray]:
+    """Return the inverse of ``_sinh``, and the logarithm of its derivative."""
+    most = math.sinh(_STRAIGHT)
+    near = jnp.clip(ratio, -most, most)
+    turn = jnp.arcsinh(near) + (ratio - near) / math.cosh(_STRAIGHT)
+    return turn, -jnp.log(jnp.hypot(1.0, near))
+
+
+def _cosh_less_one(turn: JaxArray) -> JaxArray:
+    """Cosh - 1 up to ``_STRAIGHT``, and straight from there on."""
+    near = jnp.clip(turn, -_STRAIGHT, _STRAIGHT)
+    bent = 2.0 * jnp.sinh(0.5 * near) ** 2
+    return bent + math.sinh(_STRAIGHT) * jnp.abs(turn - near)

@@ -42,11 +42,15 @@ class PhysicsCoordinates:
         space: Bounds, priors, and values of fixed parameters.
         log_time: Reference time of the power laws in s.
         mid_time: Reference time of the fraction in s.
+        log_spread: Standard deviation of log times.
+        spread: Standard deviation of times in s.
     """
 
     space: ParameterSpace
     log_time: float
     mid_time: float
+    log_spread: float
+    spread: float
 
     @classmethod
     def of(cls, space: ParameterSpace, t: ArrayLike) -> PhysicsCoordinates:
@@ -58,7 +62,14 @@ class PhysicsCoordinates:
         """
         times = np.asarray(t, float)
         times = times[times > 0]
-        return cls(space, float(np.exp(np.log(times).mean())), float(times.mean()))
+        log = np.log(times)
+        return cls(
+            space,
+            float(np.exp(log.mean())),
+            float(times.mean()),
+            float(log.std()),
+            float(times.std()),
+        )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -98,7 +109,8 @@ class PhysicsCoordinates:
     @cached_property
     def curves(self) -> Curves:
         """Chart of transports, velocity and fraction."""
-        return Curves(self.space, self._on_ridge)
+        knots = (self.log_spread, self.log_spread, self.log_spread, self.spread)
+        return Curves(self.space, self._on_ridge, knots)
 
     @cached_property
     def _ridge(self) -> Ridge:
