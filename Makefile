@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check bench calibrate clean
+.PHONY: demo test check docs bench calibrate clean
 
 demo: $(STAMP)
 	$(BIN)/python -m heterodyne.cli.demo demo
@@ -11,12 +11,15 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-check: $(STAMP)
+check: $(STAMP) docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/basedpyright
 	$(BIN)/python -m pytest tests/test_budgets.py
+
+docs: $(STAMP)
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs build/docs
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks

@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import time
-import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 DATA = (0.3, -1.2, 2.1, 0.8, 1.7, -0.4)
@@ -120,6 +120,27 @@ def sleep_first(number, folder):
         time.sleep(60.0)
 
 
-def warn(task):
-    warnings.warn("something", stacklevel=1)
-    return {}
+@contextmanager
+def no_segments_left():
+    """Every segment of shared memory that this process makes is removed again."""
+    from heterodyne.optimization.cmc.backends import _shared
+
+    made, make = [], _shared.SharedMemory
+
+    def recorded(*args, **kwargs):
+        block = make(*args, **kwargs)
+        if kwargs.get("create"):
+            made.append(block.name)
+        return block
+
+    _shared.SharedMemory = recorded
+    try:
+        yield
+    finally:
+        _shared.SharedMemory = make
+    for name in made:
+        try:
+            make(name).close()
+        except FileNotFoundError:
+            continue
+        raise AssertionError(f"{name} is left")

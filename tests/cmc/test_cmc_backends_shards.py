@@ -264,6 +264,25 @@ def test_arguments_reach_the_worker(monkeypatch):
     assert default.space == ParameterSpace()
 
 
+def test_start_values_of_a_fit(monkeypatch, caplog):
+    fit = {"v0": 250.0, "beta": 0.2}
+    ((_, found),) = settings_of(monkeypatch, [shard()], initial_values=fit, parameter_space=SPACE)
+    assert found.space == SPACE.with_values({"v0": 250.0})
+    assert "initial_values of beta are not used: they do not vary" in caplog.text
+    config = replace(CONFIG, use_nlsq_warmstart=False)
+    ((_, found),) = settings_of(
+        monkeypatch, [shard()], config, initial_values=fit, parameter_space=SPACE
+    )
+    assert found.space == SPACE
+    with pytest.raises(ConfigError, match="require_nlsq_warmstart is true"):
+        MultiprocessingBackend(1).run_shards(
+            [shard()], replace(CONFIG, require_nlsq_warmstart=True)
+        )
+    joint = _joint.JointShard(**payload(initial_values=fit)).settings()
+    assert joint.space == SPACE.with_values({"v0": 250.0})
+    assert joint.prior_width == joint.sigma_width == pytest.approx(np.sqrt(2))
+
+
 @pytest.mark.parametrize(
     ("multiplier", "tempered", "width", "of_sigma"),
     [(1.0, True, 2.0, 2.0), (1.0, False, 1.0, 1.0), (3.0, True, 3.0, 2.0), (3.0, False, 3.0, 1.0)],
@@ -291,7 +310,7 @@ def test_priors_around_a_fit_only_where_errors_are_given(monkeypatch, caplog):
     assert found.space["D0_ref"].prior == SPACE["D0_ref"].prior
     assert "too small by a factor of 0.949" in caplog.text
     for errors, factor, said in (
-        ({"beta": 1.0}, 2.0, "initial_values do not hold"),
+        ({"beta": 1.0}, 2.0, "does not vary or has no initial value"),
         ({"v0": 0.0}, 2.0, "> 0"),
         ({"v0": 1.0}, -2.0, "nlsq_prior_width_factor"),
     ):

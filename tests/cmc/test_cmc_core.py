@@ -32,8 +32,9 @@ NAMES = [*FREE, "contrast_0", "contrast_1", "offset_0", "offset_1"]
 SCALES = {"contrast_0": 0.2, "contrast_1": 0.3, "offset_0": 1.0, "offset_1": 1.02}
 SIGMA = 0.01
 SMALL = CMCConfig(
-    num_chains=2, num_warmup=150, num_samples=300, dense_mass=False, adaptive_sampling=False
-)
+    num_chains=2, num_warmup=150, num_samples=300, dense_mass=False, adaptive_sampling=False,
+    enable_checkpoints=False,
+)  # fmt: skip
 
 
 def simulate(angles):
@@ -337,7 +338,7 @@ def given_scale(monkeypatch, sigma):
     """The scale of the noise that the engine receives."""
     seen = []
 
-    def stop(fit, c2, config, noise, engine, sharding, on_event):
+    def stop(fit, c2, config, noise, engine, sharding, **_):
         assert (engine, sharding) == ("nuts", None)
         seen.append(noise)
         raise StopError(None, ScalingMode.INDIVIDUAL)

@@ -14,6 +14,8 @@ from heterodyne._errors import ConfigError, DataError, SamplingError
 from heterodyne.config.cmc import CMCConfig
 from heterodyne.config.parameter_space import ParameterSpace, PriorKind
 from heterodyne.optimization.cmc import core
+from heterodyne.optimization.cmc._analysis import NoiseSettings
+from heterodyne.optimization.cmc._passes import Keeper
 from heterodyne.optimization.cmc.core import (
     CMC_ALPHA_SAFE_ZONE,
     CMC_F0_SAFE_ZONE,
@@ -274,7 +276,8 @@ class Diverging:
 def test_divergent_runs_are_repeated_with_smaller_steps(monkeypatch, shares, accepts, kept):
     analyse = Diverging(shares)
     monkeypatch.setattr(core, "analyse", analyse)
-    found = core._retried(None, None, CMCConfig(), None, None)
+    plan = core.Plan(CMCConfig(), NoiseSettings(), None, Keeper())
+    found = core._retried(None, None, plan)
     assert analyse.accepts == pytest.approx(accepts)
     assert found.diagnosis.divergent_share == kept
 

@@ -123,7 +123,7 @@ def test_a_result_from_shards_tells_how_they_fared(sharded):
     known = sharded.metadata["combination"]
     assert (sharded.num_shards, known["num_shards"], known["strategy"]) == (3, 3, "random")
     assert known["k_hat"] < 0.7
-    assert known["weighted"] is True
+    assert known["held_against_all"] == "sound"
     assert sharded.metadata["engine"] == "consensus"
     shards = sharded.metadata["shard_diagnostics"]
     assert [s["shard"] for s in shards] == [0, 1, 2]

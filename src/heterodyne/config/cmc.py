@@ -190,7 +190,12 @@ class CMCConfig:
         bool, Section.NLSQ, described("Start chains at the least-squares fit")
     ] = True
     use_nlsq_informed_priors: Annotated[
-        bool, Section.NLSQ, described("Centre priors on the least-squares fit")
+        bool | Literal["literal"],
+        Section.NLSQ,
+        described(
+            "true: an earlier fit sets start and scale; literal: it also centres the priors, "
+            "which counts the data twice"
+        ),
     ] = True
     nlsq_prior_width_factor: Annotated[
         Positive, Section.NLSQ, described("Width of such priors in standard errors of the fit")

@@ -11,10 +11,11 @@ import numpy as np
 from heterodyne._errors import DataError
 from heterodyne._events import EventSink, Message, ignore_events
 from heterodyne._typing import FloatArray
+from heterodyne.config.cmc import CMCConfig
 from heterodyne.config.parameter_space import ParameterSpace
 from heterodyne.core.likelihood import pack_pairs
 from heterodyne.data import TwoTimeData
-from heterodyne.optimization.coordinates.physics import PhysicsCoordinates
+from heterodyne.optimization.coordinates.physics import ALL_CHARTS, PhysicsCoordinates
 from heterodyne.optimization.nlsq.config import NLSQConfig
 from heterodyne.optimization.nlsq.core import Fit, fit_problem
 from heterodyne.optimization.problem import Problem
@@ -31,6 +32,7 @@ def bind(
     *,
     contrast: Sequence[float] | None = None,
     offset: Sequence[float] | None = None,
+    charts: tuple[bool, bool, bool, bool] = ALL_CHARTS,
 ) -> Problem:
     """Bind data of one q to the unknowns that describe them.
 
@@ -40,6 +42,7 @@ def bind(
         per_angle_mode: How contrast and offset depend on the angle.
         contrast: Contrast of each angle, needed by the constant modes.
         offset: Offset of each angle, needed by the constant modes.
+        charts: Which curves have level and slope for coordinates.
 
     Raises:
         DataError: Bins of several q, or an angle that is not known.
@@ -52,7 +55,7 @@ def bind(
     )
     scaling = Scaling.of(mode, space, data.n_angles, contrast=contrast, offset=offset)
     times = np.asarray(data.t)[np.asarray(data.fitted)]
-    return Problem(packed, PhysicsCoordinates.of(space, times), scaling)
+    return Problem(packed, PhysicsCoordinates.of(space, times, charts), scaling)
 
 
 def fit_scaled(
@@ -93,8 +96,16 @@ def fit_run(config: RunConfig, data: TwoTimeData, on_event: EventSink = ignore_e
     """Fit the data of a run file by least squares, as its settings say."""
     settings = config.cmc_config()
     mode = ScalingMode.parse(settings.get_effective_per_angle_mode(data.n_angles))
-    problem = bind(data, config.parameter_space())
+    problem = bind(data, config.parameter_space(), charts=charts_of(settings))
     return fit_scaled(problem, mode, NLSQConfig.of(config.optimization.nlsq), on_event)
+
+
+def charts_of(config: CMCConfig) -> tuple[bool, bool, bool, bool]:
+    """Which of J_ref, J_sample, v and s have coordinates that the data identify."""
+    if not config.use_reparam:
+        return False, False, False, False
+    transport, velocity = config.reparameterization_d_total, config.reparameterization_log_gamma
+    return transport, transport, velocity, True
 
 
 def _angles(data: TwoTimeData) -> FloatArray:

@@ -97,6 +97,7 @@ def analyse(
     engine: EngineName = "auto",
     sharding: Sharding | None = None,
     keeper: Keeper | None = None,
+    notes: tuple[str, ...] = (),
     on_event: EventSink = ignore_events,
 ) -> Analysis:
     """Draw from the posterior and judge the draws.
@@ -114,6 +115,7 @@ def analyse(
         sharding: How to divide the pairs for the likelihood of independent errors; None
             samples all at once.
         keeper: Where states are kept, so that an interrupted analysis can go on.
+        notes: Sentences that the verdict is to say as well.
         on_event: Receives the progress.
     """
     noise = noise or NoiseSettings()
@@ -133,7 +135,8 @@ def analyse(
     if seen.likely:
         corrected, seen = passes.corrected(seen)
     analysis = _judged(passes, plain, corrected, seen, combination)
-    return replace(analysis, seconds=time.monotonic() - started)
+    verdict = replace(analysis.verdict, sentences=(*analysis.verdict.sentences, *notes))
+    return replace(analysis, verdict=verdict, seconds=time.monotonic() - started)
 
 
 def _judged(

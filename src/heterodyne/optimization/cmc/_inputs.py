@@ -17,6 +17,7 @@ from heterodyne.config.parameter_space import Parameter, ParameterSpace, Prior, 
 from heterodyne.core.heterodyne_model import HeterodyneModel
 from heterodyne.data import TwoTimeData, from_arrays
 from heterodyne.optimization.cmc._priors_families import logarithm_of, normal_of
+from heterodyne.optimization.cmc.priors import build_nlsq_informed_priors
 from heterodyne.optimization.nlsq.results import NLSQResult
 
 _LOG = get_logger(__name__)
@@ -145,6 +146,38 @@ def started(
                 name, value, setting.min, setting.max, values[name],
             )  # fmt: skip
     return space.with_values(values)
+
+
+def informed(
+    space: ParameterSpace, results: Sequence[NLSQResult], config: CMCConfig
+) -> tuple[ParameterSpace, tuple[str, ...]]:
+    """Centre priors on the best of earlier fits, where the configuration says so literally.
+
+    Returns:
+        The parameters, and sentences for the verdict.
+
+    Raises:
+        ConfigError: It is asked for and no fit is given.
+    """
+    if config.use_nlsq_informed_priors != LITERAL:
+        if results and config.use_nlsq_informed_priors:
+            _LOG.info("The earlier fit sets the start; priors stay as they are.")
+        return space, ()
+    if not results:
+        raise ConfigError(
+            "priors are to be centred on a fit, and none was given",
+            where="use_nlsq_informed_priors",
+            remedy="Give nlsq_result, or leave the priors as they are",
+        )
+    best = min(results, key=_badness)
+    priors = build_nlsq_informed_priors(best, space, config.nlsq_prior_width_factor)
+    physics = {name: x for name, x in priors.items() if name in PHYSICS_PARAM_NAMES}
+    note = (
+        "The priors are centred on a fit, with "
+        f"{config.nlsq_prior_width_factor:g} of its standard errors for their width. If it is a "
+        "fit of these data, they count twice and the intervals are too narrow."
+    )
+    return with_priors(space, replace(config, use_log_space_priors=True), physics), (note,)
 
 
 def _safe(name: str, value: float) -> float:

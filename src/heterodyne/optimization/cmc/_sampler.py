@@ -43,6 +43,8 @@ _LOOK_GROWTH = 1.25
 _STAGES = 4
 _ADAPT = 100
 _FIRST_STEP_SIZE = 0.5
+# Where chains start: all at the mode, at draws of the normal approximation, or further out.
+_SPREADS = {"init_to_value": 0.0, "init_to_median": 1.0, "init_to_sample": 2.0}
 _COUNTS = ("stage", "warmup_steps", "warmup_gradients")
 
 
@@ -61,6 +63,7 @@ class Schedule:
         full_frame: Whiten with a full covariance rather than its diagonal.
         parallel: Run chains side by side.
         seed: Seed of all random numbers.
+        spread: Standard deviation of the starts over that of the normal approximation.
     """
 
     n_chains: int
@@ -73,6 +76,7 @@ class Schedule:
     full_frame: bool
     parallel: bool
     seed: int
+    spread: float = 1.0
 
     @classmethod
     def of(cls, config: CMCConfig, n_points: int, n_params: int) -> Schedule:
@@ -97,6 +101,7 @@ class Schedule:
             full_frame=config.dense_mass,
             parallel=config.chain_method == "parallel",
             seed=config.seed,
+            spread=_SPREADS[config.init_strategy],
         )
 
     def looks(self) -> frozenset[int]:
@@ -164,9 +169,10 @@ class Sampler:
         return Kernel(self.posterior, s.n_adapt, s.target_accept, s.max_tree_depth)
 
     def start(self, frame: Frame) -> SamplerState:
-        """Start chains at draws of the normal approximation that a frame stands for."""
+        """Start chains around the mode of the normal approximation that a frame stands for."""
         rng = np.random.default_rng(self.schedule.seed)
-        places = rng.normal(size=(self.schedule.n_chains, self.posterior.size))
+        shape = (self.schedule.n_chains, self.posterior.size)
+        places = self.schedule.spread * rng.normal(size=shape)
         return self._started(SamplerState(0, frame, (), None), list(places), _FIRST_STEP_SIZE)
 
     def _started(

@@ -5,6 +5,7 @@ that of all data to the power 1/K: the K densities multiply to the posterior. Th
 combined in sampling coordinates with full covariances. What that leaves to be desired is
 measured: the combined draws are weighted by the posterior of all data over their own density,
 taken as normal, and the shape of the tail of these weights tells whether that can be trusted.
+Where it cannot, importance sampling of all data goes on from them.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from heterodyne.optimization.cmc.combine import combined_draws
 from heterodyne.optimization.posterior import Posterior
 
 _BATCH = 8
+SOUND, CORRECTED, UNSOUND = "sound", "corrected", "unsound"
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,10 @@ class Combination:
             mean, by quantity.
         k_hat: Pareto shape of the weights of the combined draws.
         kish: Number of independent draws that these are worth.
-        shift: Largest change of a mean by the weights, in posterior standard deviations.
-        weighted: Whether the draws were picked with these weights.
+        shift: Largest distance of a mean of the combined draws from that of the result, in
+            posterior standard deviations.
+        held: ``SOUND`` where the draws were picked with these weights, ``CORRECTED`` where
+            importance sampling went on from them, ``UNSOUND`` where neither held.
         combined: Unknowns and derived quantities of the combined draws before, by name.
     """
 
@@ -70,7 +74,7 @@ class Combination:
     k_hat: float
     kish: float
     shift: float
-    weighted: bool
+    held: str
     combined: Mapping[str, FloatArray]
 
     def as_dict(self) -> dict[str, Any]:
@@ -85,7 +89,7 @@ class Combination:
             "k_hat": self.k_hat,
             "kish": self.kish,
             "shift": self.shift,
-            "weighted": self.weighted,
+            "held_against_all": self.held,
         }
 
     def of_shards(self) -> list[dict[str, Any]]:
@@ -120,44 +124,56 @@ def sample_shards(
     Raises:
         SamplingError: Too few shards converged, or they contradict each other.
     """
+    found, pairs = _shards(passes, c2, sharding, config)
+    kept, failed = _successful(found, limits, config, passes)
+    scatter = _scatter(kept)
+    _refuse_contradiction(scatter, config)
+    y = combined_draws(_of_one_length(kept), config.combination_method, passes.schedule.seed)
+    whole = Target(passes.fit.problem.data, jnp.asarray(passes.scale))
+    draws, held = _held_against_all(y, whole, passes)
+    combined = Quantities.of(passes.posterior, y, passes.derived).all()
+    if held == SOUND:
+        sampled = passes.named(draws)
+        of_chains = _of_chains(combined, kept)
+        diagnosis = replace(sampled.diagnosis, kish=None).joined(of_chains)
+        sampled = replace(sampled, diagnosis=diagnosis)
+    else:
+        sampled, held = _corrected(y, draws, whole, passes)
+    assert draws.proposals is not None
+    return sampled, Combination(
+        sharding,
+        config.combination_method,
+        tuple(one.diagnosis for one in found),
+        pairs,
+        failed,
+        scatter,
+        draws.proposals.k_hat,
+        draws.proposals.kish,
+        _shift(sampled.quantities.all(), combined),
+        held,
+        combined,
+    )
+
+
+def _shards(
+    passes: Passes, c2: FloatArray, sharding: Sharding, config: CMCConfig
+) -> tuple[list[Sampled], tuple[int, ...]]:
+    """Draw every shard; returns the draws and the number of pairs of each."""
     k, data = sharding.n_shards, passes.fit.problem.data
     weight = 1.0 / k if config.prior_tempering else 1.0
     scale = jnp.asarray(passes.scale)
     frames = tuple(Frame(f.centre, f.factor * np.sqrt(k)) for f in passes.frames())
     points = 2 * passes.fit.problem.n_pairs // k
     plan = Schedule.of(config, points, passes.posterior.size)
-    of_shard = replace(passes, schedule=plan)
     found, pairs = [], []
     for number, shard in enumerate(shards_of(data, c2, sharding)):
         passes.on_event(Message(f"Shard {number + 1} of {k}."))
         target = Target(shard, scale, None, weight)
         # Shards of one seed would be drawn in step.
-        seeded = replace(of_shard, schedule=replace(plan, seed=plan.seed + number + 1))
+        seeded = replace(passes, schedule=replace(plan, seed=plan.seed + number + 1))
         found.append(seeded.sample(f"shard{number + 1}", target, frames))
         pairs.append(int(shard.n_pairs.sum()))
-    kept, failed = _successful(found, limits, config, passes)
-    scatter = _scatter(kept)
-    _refuse_contradiction(scatter, config)
-    y = combined_draws(_of_one_length(kept), config.combination_method, plan.seed)
-    whole = Target(data, scale)
-    draws, shift, weighted = _held_against_all(y, whole, passes.posterior, plan.seed)
-    assert draws.proposals is not None
-    sampled = passes.named(draws)
-    combined = Quantities.of(passes.posterior, y, passes.derived).all()
-    diagnosis = replace(sampled.diagnosis, kish=None).joined(_of_chains(combined, kept))
-    return replace(sampled, diagnosis=diagnosis), Combination(
-        sharding,
-        config.combination_method,
-        tuple(one.diagnosis for one in found),
-        tuple(pairs),
-        failed,
-        scatter,
-        draws.proposals.k_hat,
-        draws.proposals.kish,
-        shift,
-        weighted,
-        combined,
-    )
+    return found, tuple(pairs)
 
 
 def _successful(
@@ -234,32 +250,61 @@ def _of_one_length(found: Sequence[Sampled]) -> list[FloatArray]:
     return [one.draws.y[:chains, -count:] for one in found]
 
 
-def _held_against_all(
-    y: FloatArray, target: Target, posterior: Posterior, seed: int
-) -> tuple[Draws, float, bool]:
+def _held_against_all(y: FloatArray, target: Target, passes: Passes) -> tuple[Draws, str]:
     """Weigh combined draws by the posterior of all data; pick by the weights if they hold.
 
     Args:
         y: Combined draws, shape (chains, draws, d).
         target: All data.
-        posterior: Map and density.
-        seed: Seed of the picking.
+        passes: Posterior and seed.
 
     Returns:
-        Draws with their weights, the largest shift of a mean by these in standard deviations,
-        and whether the draws were picked by them.
+        Draws with their weights, and ``SOUND`` or ``UNSOUND``.
     """
     flat = y.reshape(-1, y.shape[-1])
-    density = np.asarray(_log_densities(jnp.asarray(_padded(flat)), target, posterior))
+    points = jnp.asarray(_padded(flat))
+    density = np.asarray(_log_densities(points, target, passes.posterior))
     density = np.nan_to_num(density[: len(flat)], nan=-np.inf)
     weights, k_hat = smoothed(density - _log_normal(flat))
-    shift = np.abs(weights @ flat - flat.mean(axis=0)) / flat.std(axis=0)
     proposals = Proposals(flat, density, weights, k_hat, 0)
-    good = k_hat < THRESHOLDS.k_hat
-    if not good:
-        return Draws(y, density.reshape(y.shape[:2]), proposals=proposals), float(shift.max()), good
-    chosen = picked(weights, y.shape[0], y.shape[1], np.random.default_rng((seed, 3)))
-    return Draws(flat[chosen], density[chosen], proposals=proposals), float(shift.max()), good
+    if not k_hat < THRESHOLDS.k_hat:
+        return Draws(y, density.reshape(y.shape[:2]), proposals=proposals), UNSOUND
+    rng = np.random.default_rng((passes.schedule.seed, 3))
+    chosen = picked(weights, y.shape[0], y.shape[1], rng)
+    return Draws(flat[chosen], density[chosen], proposals=proposals), SOUND
+
+
+def _corrected(y: FloatArray, draws: Draws, target: Target, passes: Passes) -> tuple[Sampled, str]:
+    """Go on from unsound combined draws by rounds of importance sampling of all data.
+
+    Args:
+        y: Combined draws, shape (chains, draws, d).
+        draws: The same with their weights.
+        target: All data.
+        passes: What all share.
+
+    Returns:
+        The corrected draws and ``CORRECTED``, or the combined ones and ``UNSOUND``.
+    """
+    flat = y.reshape(-1, y.shape[-1])
+    factor = np.linalg.cholesky(np.cov(flat, rowvar=False))
+    frame = Frame(jnp.asarray(flat.mean(axis=0)), jnp.asarray(factor))
+    weigh = replace(passes, engine="importance")
+    found = weigh.sample("combined", target, (frame,))
+    if found.diagnosis.mixed(THRESHOLDS):
+        return found, CORRECTED
+    sampled = passes.named(draws)
+    return replace(sampled, diagnosis=replace(sampled.diagnosis, kish=None)), UNSOUND
+
+
+def _shift(final: Mapping[str, FloatArray], combined: Mapping[str, FloatArray]) -> float:
+    """Largest distance of the combined means from the final ones, in standard deviations."""
+    moved = [
+        abs(float(combined[n].mean() - x.mean())) / float(x.std())
+        for n, x in final.items()
+        if x.std() > 0
+    ]
+    return max(moved, default=0.0)
 
 
 def _log_normal(y: FloatArray) -> FloatArray:

@@ -71,9 +71,7 @@ def result_of(analysis: Analysis, config: CMCConfig, per_angle_mode: str) -> CMC
     )
 
 
-def _mixing(
-    analysis: Analysis, draws: Draws, named: Mapping[str, FloatArray]
-) -> dict[str, Any]:
+def _mixing(analysis: Analysis, draws: Draws, named: Mapping[str, FloatArray]) -> dict[str, Any]:
     """R-hat and effective numbers of draws; of draws picked by weights, those of the weights."""
     if draws.proposals is None:
         return mixing(named)

@@ -129,16 +129,22 @@ def _combination(c: Combination | None, limits: Thresholds) -> Iterator[str]:
             f"{len(c.failed)} of them did not converge (numbers "
             f"{', '.join(map(str, c.failed))}, counted from 0) and were left out."
         )
-    if c.weighted:
+    k_hat = f"Pareto k-hat {c.k_hat:.2f}, needed below {limits.k_hat:g}"
+    if c.held == "sound":
         yield (
-            f"Held against all pairs the combination is sound (Pareto k-hat {c.k_hat:.2f}, needed "
-            f"below {limits.k_hat:g}): weights moved means by at most {c.shift:.2f} standard "
-            "deviations and are included."
+            f"Held against all pairs the combination is sound ({k_hat}): weights moved means by at "
+            f"most {c.shift:.2f} standard deviations and are included."
+        )
+    elif c.held == "corrected":
+        yield (
+            f"Held against all pairs the combination is not sound ({k_hat}): its means are off by "
+            f"up to {c.shift:.2f} standard deviations. Importance sampling of all pairs went on "
+            "from it; the numbers are those."
         )
     else:
         yield (
-            f"Held against all pairs the combination is not sound (Pareto k-hat {c.k_hat:.2f}, "
-            f"needed below {limits.k_hat:g}): how far off it is cannot be told."
+            f"Held against all pairs the combination is not sound ({k_hat}): how far off it is "
+            "cannot be told."
         )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,11 +17,11 @@ import numpy as np
 from heterodyne._errors import ConfigError
 from heterodyne._events import Event, Message
 from heterodyne._log import get_logger
-from heterodyne._typing import ArrayLike
+from heterodyne._typing import ArrayLike, FloatArray
 from heterodyne.config._suggest import not_known
 from heterodyne.config.cmc import CMCConfig
 from heterodyne.core.heterodyne_model import HeterodyneModel
-from heterodyne.optimization.bind import bind, fit_scaled
+from heterodyne.optimization.bind import bind, charts_of, fit_scaled
 from heterodyne.optimization.cmc._analysis import Analysis, NoiseSettings, analyse
 from heterodyne.optimization.cmc._assign import Sharding
 from heterodyne.optimization.cmc._inputs import (
@@ -30,13 +30,17 @@ from heterodyne.optimization.cmc._inputs import (
     CMC_F0_DEGEN_THRESHOLD,
     CMC_F0_SAFE_ZONE,
     checked,
+    informed,
     noise_scale,
     refuse_degenerate,
     started,
     two_time_data,
     with_priors,
 )
+from heterodyne.optimization.cmc._passes import Keeper
 from heterodyne.optimization.cmc._pool import Pool
+from heterodyne.optimization.cmc._shard_store import shard_keeper
+from heterodyne.optimization.cmc._surroundings import profiled, with_modes
 from heterodyne.optimization.cmc._to_result import result_of
 from heterodyne.optimization.cmc.io import save_result
 from heterodyne.optimization.cmc.results import CMCResult
@@ -316,6 +320,11 @@ def sharding_of(config: CMCConfig, n_points: int, n_phi: int) -> Sharding | None
         or (isinstance(config.num_shards, int) and config.num_shards > 1)
         or isinstance(config.max_points_per_shard, int)
     )
+    if not asked and config.should_enable_cmc(n_points):
+        _LOG.info(
+            "All pairs are sampled in one pass, which is exact. From %d points on (here %d), "
+            "enable='always' would divide them.", config.min_points_for_cmc, n_points,
+        )  # fmt: skip
     n_shards = config.get_num_shards(n_points, n_phi) if asked else 1
     if n_shards < 2:
         return None
@@ -340,22 +349,51 @@ def _sampled(
 ) -> CMCResult:
     data = two_time_data(model, c2, phi)
     noise = NoiseSettings(data.diagonal_is_raw, scale=noise_scale(sigma, data.c2.shape))
-    space = started(model.param_manager, results, config)
-    fit = fit_scaled(bind(data, space), ScalingMode.parse(mode), on_event=_log_event)
-    analysis = _retried(fit, np.asarray(data.c2), config, noise, sharding)
-    return result_of(analysis, config, mode)
+    space, notes = informed(started(model.param_manager, results, config), results, config)
+    problem = bind(data, space, charts=charts_of(config))
+    matrices = np.asarray(data.c2, float)
+    with profiled(config):
+        fit = fit_scaled(problem, ScalingMode.parse(mode), on_event=_log_event)
+        keeper = shard_keeper(fit, matrices, config, sharding)
+        plan = Plan(config, noise, sharding, keeper, notes)
+        analysis = _retried(fit, matrices, plan)
+    return with_modes(result_of(analysis, config, mode), config)
 
 
-def _retried(
-    fit: Fit, c2: Any, config: CMCConfig, noise: NoiseSettings, sharding: Sharding | None
-) -> Analysis:
+@dataclass(frozen=True)
+class Plan:
+    """How one data set is sampled, whatever the attempt.
+
+    Attributes:
+        config: Settings.
+        noise: What is known about the noise.
+        sharding: How pairs are divided; None for one pass.
+        keeper: Where states are kept.
+        notes: Sentences for the verdict.
+    """
+
+    config: CMCConfig
+    noise: NoiseSettings
+    sharding: Sharding | None
+    keeper: Keeper
+    notes: tuple[str, ...] = ()
+
+
+def _retried(fit: Fit, c2: FloatArray, plan: Plan) -> Analysis:
     """Sample; where many draws diverge, again with smaller steps; keep what diverged least."""
     best: Analysis | None = None
     for attempt in range(_RETRIES + 1):
-        accept = min(config.target_accept_prob + attempt * _STEP, _LARGEST_ACCEPT)
-        tried = replace(config, target_accept_prob=accept)
+        accept = min(plan.config.target_accept_prob + attempt * _STEP, _LARGEST_ACCEPT)
         found = analyse(
-            fit, c2, tried, noise, engine="nuts", sharding=sharding, on_event=_log_event
+            fit,
+            c2,
+            replace(plan.config, target_accept_prob=accept),
+            plan.noise,
+            engine="nuts",
+            sharding=plan.sharding,
+            keeper=plan.keeper if attempt == 0 else None,
+            notes=plan.notes,
+            on_event=_log_event,
         )
         share = found.diagnosis.divergent_share
         if best is None or share < best.diagnosis.divergent_share:

@@ -7,7 +7,7 @@ offsets of transport coefficients by their ratios to A(t_ref).
 
 The sampler of the package has coordinates of its own (``optimization.coordinates``); these
 serve NumPyro models that a user writes. A density in log A(t_ref) is one in A0 only with the
-factor |d log A / d A0| = 1 / A0.
+factor d log A / d A0 = 1 / A0.
 """
 
 from __future__ import annotations

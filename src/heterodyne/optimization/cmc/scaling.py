@@ -8,7 +8,7 @@ elsewhere.
 
 The sampler of the package has coordinates of its own (``optimization.coordinates``); these
 serve NumPyro models that a user writes. A density in z is one in the parameter only with the
-factor |d parameter / d z|.
+factor d parameter / d z.
 """
 
 from __future__ import annotations

@@ -86,11 +86,13 @@ class Curves:
         ridge: Whether f0 and f2 both vary, so that f2's axis carries the bounds of f0.
         knots: Distance in x from the reference of the two points at which level and slope
             are taken.
+        charts: Whether slope and level take the places of exponent and offset, by curve.
     """
 
     space: ParameterSpace
     ridge: bool
     knots: tuple[float, float, float, float]
+    charts: tuple[bool, bool, bool, bool] = (True, True, True, True)
 
     @cached_property
     def prefactor(self) -> _Settings:
@@ -116,7 +118,8 @@ class Curves:
     @cached_property
     def sheared(self) -> BoolArray:
         """Where the slope replaces the exponent: all three parameters vary."""
-        return self.prefactor.vary & self.exponent.vary & self.offset.vary
+        vary = self.prefactor.vary & self.exponent.vary & self.offset.vary
+        return vary & np.array(self.charts)
 
     def _wall_shift(self, shift: JaxArray | FloatArray) -> JaxArray:
         return jnp.where(np.array([False, False, False, self.ridge]), 0.0, shift)

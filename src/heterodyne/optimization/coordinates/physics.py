@@ -23,6 +23,8 @@ from heterodyne.optimization.coordinates.curves import (
 from heterodyne.optimization.coordinates.ridge import Ridge
 from heterodyne.optimization.coordinates.walls import bend, unbend
 
+ALL_CHARTS = (True, True, True, True)
+
 _MARGIN = 1e-3
 _INDEX = {name: k for k, name in enumerate(PHYSICS_PARAM_NAMES)}
 _ROWS = tuple(np.array([_INDEX[n] for n in names]) for names in (PREFACTORS, EXPONENTS, OFFSETS))
@@ -44,6 +46,8 @@ class PhysicsCoordinates:
         mid_time: Reference time of the fraction in s.
         log_spread: Standard deviation of log times.
         spread: Standard deviation of times in s.
+        charts: Whether each of J_ref, J_sample, v and s has level and slope for coordinates
+            rather than offset and exponent.
     """
 
     space: ParameterSpace
@@ -51,14 +55,21 @@ class PhysicsCoordinates:
     mid_time: float
     log_spread: float
     spread: float
+    charts: tuple[bool, bool, bool, bool] = ALL_CHARTS
 
     @classmethod
-    def of(cls, space: ParameterSpace, t: ArrayLike) -> PhysicsCoordinates:
+    def of(
+        cls,
+        space: ParameterSpace,
+        t: ArrayLike,
+        charts: tuple[bool, bool, bool, bool] = ALL_CHARTS,
+    ) -> PhysicsCoordinates:
         """Choose reference times for a time grid.
 
         Args:
             space: The parameters of the run.
             t: Times of the fitted frames in s, shape (N,); t = 0 is ignored.
+            charts: Which curves have level and slope for coordinates.
         """
         times = np.asarray(t, float)
         times = times[times > 0]
@@ -69,6 +80,7 @@ class PhysicsCoordinates:
             float(times.mean()),
             float(log.std()),
             float(times.std()),
+            charts,
         )
 
     @property
@@ -110,7 +122,7 @@ class PhysicsCoordinates:
     def curves(self) -> Curves:
         """Chart of transports, velocity and fraction."""
         knots = (self.log_spread, self.log_spread, self.log_spread, self.spread)
-        return Curves(self.space, self._on_ridge, knots)
+        return Curves(self.space, self._on_ridge, knots, self.charts)
 
     @cached_property
     def _ridge(self) -> Ridge:
