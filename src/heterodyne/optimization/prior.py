@@ -60,10 +60,14 @@ class LogPrior:
         Args:
             values: Parameters in their units, shape (n,).
         """
+        return self.each(values)
+
+    def each(self, values: JaxArray) -> JaxArray:
+        """Return the log density of rows of values, shape (..., n) to (...)."""
         c = self._columns
         positive = jnp.where(c["lognormal"], values, 1.0)
         density = -0.5 * self.standardised(values) ** 2 - jnp.log(positive) - c["log_norm"]
-        return density.sum()
+        return density.sum(axis=-1)
 
 
 def prior_width(parameter: Parameter, *, logarithmic: bool) -> float:

@@ -2,7 +2,7 @@
 
 The first round draws from the normal approximations of the modes that the fit found, with
 heavier tails and a wide component as a defence. Each later round draws from a mixture that
-is fitted to all points so far. A point is weighted by its density, contrast and offset
+is fitted to all points so far. A point is weighted by its density, contrast, offset and f2
 integrated out, over the mean of all rounds' mixtures (deterministic mixture weights; Owen and
 Zhou, JASA 95, 135, 2000), the largest weights are Pareto-smoothed, and draws of equal weight
 are picked among the points of independent groups.
@@ -27,7 +27,7 @@ from heterodyne._typing import FloatArray, IntArray
 from heterodyne.core._jax import jnp
 from heterodyne.optimization.cmc._draws import Draws, Proposals
 from heterodyne.optimization.cmc._frame import Frame
-from heterodyne.optimization.cmc._linear import complete, narrowed
+from heterodyne.optimization.cmc._linear import complete, n_drawn, narrowed
 from heterodyne.optimization.cmc._mixture import (
     Component,
     Round,
@@ -59,10 +59,10 @@ class ImportanceState(NamedTuple):
     """Everything that decides how sampling goes on.
 
     Attributes:
-        z: Points in the frame of the best mode, contrast and offset left out, shape (n, m).
-        y: Coordinates of the points, contrast and offset drawn, shape (n, d).
+        z: Points in the frame of the best mode, contrast, offset and f2 left out, (n, m).
+        y: Coordinates of the points, these drawn, shape (n, d).
         log_density: Log density of these, shape (n,).
-        log_integrated: The same over the density of the drawn contrast and offset.
+        log_integrated: The same over the density of what was drawn.
     """
 
     z: FloatArray
@@ -109,7 +109,7 @@ class ImportanceSampler:
 
     def start(self) -> ImportanceState:
         """Return the state before the first round."""
-        d, k = self.posterior.size, self.posterior.scaling.size
+        d, k = self.posterior.size, n_drawn(self.posterior)
         return ImportanceState(np.empty((0, d - k)), np.empty((0, d)), np.empty(0), np.empty(0))
 
     def advance(self, state: ImportanceState) -> ImportanceState:
@@ -117,7 +117,7 @@ class ImportanceSampler:
         n = len(state.z)
         rng = np.random.default_rng((self.seed, n))
         z = draw_mixture(self._rounds_until(state)[-1].mixture, rng, _BLOCK)
-        normal = rng.normal(size=(_BLOCK, self.posterior.scaling.size))
+        normal = rng.normal(size=(_BLOCK, n_drawn(self.posterior)))
         points = np.asarray(self._frames[0].place(jnp.asarray(z)))
         run = partial(
             complete, target=self.target, centre=self.frames[0].centre, posterior=self.posterior

@@ -1,11 +1,12 @@
-"""Contrast and offset given everything else: drawn, not searched.
+"""Contrast, offset and f2 given everything else: drawn, not searched.
 
 Given the other unknowns the likelihood is Gaussian in contrasts and offsets, and the sums
 over pairs that one evaluation needs also give its mean and curvature. So a proposal for the
 other unknowns alone is completed by a draw from this conditional density. The log density of
 the whole point minus that of the draw is the log density of the other unknowns with contrast
 and offset integrated out, exactly where bounds and priors leave the conditional Gaussian;
-elsewhere it is a weight that makes up for what the Gaussian lacks.
+elsewhere it is a weight that makes up for what the Gaussian lacks. f2, which the likelihood does
+not know where f0 varies too, is drawn from its prior along the ridge of both.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from heterodyne.core._jax import jax, jnp
 from heterodyne.core.likelihood import sums
 from heterodyne.optimization.cmc._frame import Frame
 from heterodyne.optimization.cmc._nuts import Target
+from heterodyne.optimization.cmc._ridge_draw import draw_along_ridge
 from heterodyne.optimization.posterior import Posterior, Unknowns
 from heterodyne.optimization.prior import LogPrior
 
@@ -42,9 +44,21 @@ class Completed(NamedTuple):
 
 
 def searched(posterior: Posterior) -> IntArray:
-    """Places of the coordinates that are not contrasts or offsets."""
-    p = posterior.coordinates.size
-    return np.append(np.arange(p), posterior.size - 1)
+    """Places of the coordinates that are not drawn."""
+    places = np.append(np.arange(posterior.coordinates.size), posterior.size - 1)
+    ridge = ridge_place(posterior)
+    return places if ridge is None else np.delete(places, ridge)
+
+
+def ridge_place(posterior: Posterior) -> int | None:
+    """Place of f2 where it runs along the ridge of f0 and f2."""
+    coordinates = posterior.coordinates
+    return coordinates.names.index("f2") if coordinates.on_ridge else None
+
+
+def n_drawn(posterior: Posterior) -> int:
+    """Number of coordinates that are drawn."""
+    return posterior.size - len(searched(posterior))
 
 
 def narrowed(posterior: Posterior, frame: Frame) -> Frame:
@@ -59,11 +73,11 @@ def narrowed(posterior: Posterior, frame: Frame) -> Frame:
 def complete(
     points: JaxArray, normal: JaxArray, target: Target, centre: JaxArray, posterior: Posterior
 ) -> Completed:
-    """Draw contrast and offset at many points.
+    """Draw contrast, offset and f2 at many points.
 
     Args:
         points: Coordinates that are searched, shape (n, d - k).
-        normal: Standard normal numbers, shape (n, k).
+        normal: Standard normal numbers, shape (n, k), that of f2 last.
         target: What the posterior is conditioned on.
         centre: Coordinates about which contrast and offset are expanded, shape (d,).
         posterior: Map and density.
@@ -109,16 +123,17 @@ class _Parabola(NamedTuple):
 def _complete(
     point: JaxArray, normal: JaxArray, target: Target, centre: JaxArray, posterior: Posterior
 ) -> Completed:
-    p = posterior.coordinates.size
-    start, _ = posterior.forward(jnp.concatenate([point[:p], centre[p:-1], point[-1:]]))
+    physics, log_drawn = _physics(point, normal, target, posterior)
+    p, normal = physics.shape[0], normal[: posterior.scaling.size]
+    start, _ = posterior.forward(jnp.concatenate([physics, centre[p:-1], point[-1:]]))
     parabola = _Parabola.of(start, target, posterior)
-    scaling, log_drawn = start.scaling, jnp.zeros(())
-    density = parabola.value
+    scaling, density = start.scaling, parabola.value
     if posterior.scaling.size > 0:
-        step, log_drawn = _draw(scaling, normal, parabola, posterior)
+        step, log_step = _draw(scaling, normal, parabola, posterior)
+        log_drawn += log_step
         scaling += step
         density -= parabola.slope @ step + 0.5 * step @ parabola.curvature @ step
-    y = jnp.concatenate([point[:p], posterior.unbend_scaling(scaling), point[-1:]])
+    y = jnp.concatenate([physics, posterior.unbend_scaling(scaling), point[-1:]])
     drawn, log_det = posterior.forward(y)
     prior = posterior.log_prior(drawn, target.noise_scale) + log_det
     density += target.prior_weight * prior
@@ -129,6 +144,18 @@ def _complete(
     return Completed(
         jnp.where(sound, y, centre), density, jnp.where(sound, density - log_drawn, -jnp.inf)
     )
+
+
+def _physics(
+    point: JaxArray, normal: JaxArray, target: Target, posterior: Posterior
+) -> tuple[JaxArray, JaxArray]:
+    """Coordinates of the physics parameters, f2 drawn, and the log density of that draw."""
+    place = ridge_place(posterior)
+    if place is None:
+        return point[:-1], jnp.zeros(())
+    physics = jnp.insert(point[:-1], place, 0.0)
+    drawn, log_drawn = draw_along_ridge(physics, normal[-1], target.prior_weight, posterior)
+    return physics.at[place].set(drawn), log_drawn
 
 
 def _draw(

@@ -108,11 +108,12 @@ class PhysicsCoordinates:
             words[PREFACTORS[k]] = f"log amplitude of {curve}"
             words[EXPONENTS[k]] = f"{'slope' if sheared[k] else 'exponent'} of {curve}"
             words[OFFSETS[k]] = f"level of {curve}"
-        words |= {"f2": "f2 along the (f0, f2) ridge" if self._on_ridge else "f2", "phi0": "phi0"}
+        words |= {"f2": "f2 along the (f0, f2) ridge" if self.on_ridge else "f2", "phi0": "phi0"}
         return tuple(words[n] for n in self.names)
 
     @property
-    def _on_ridge(self) -> bool:
+    def on_ridge(self) -> bool:
+        """Whether the coordinate of f2 runs along the ridge of f0 and f2."""
         # At f1 = 0 for good there is no ridge: f0 alone is the amplitude.
         f1 = self.space["f1"]
         turning = f1.vary or f1.value != 0.0
@@ -122,7 +123,7 @@ class PhysicsCoordinates:
     def curves(self) -> Curves:
         """Chart of transports, velocity and fraction."""
         knots = (self.log_spread, self.log_spread, self.log_spread, self.spread)
-        return Curves(self.space, self._on_ridge, knots, self.charts)
+        return Curves(self.space, self.on_ridge, knots, self.charts)
 
     @cached_property
     def _ridge(self) -> Ridge:
@@ -154,13 +155,13 @@ class PhysicsCoordinates:
         """
         places = jnp.asarray(self._placement) @ y
         f2, log_det = jnp.asarray(self.space["f2"].value), jnp.zeros(())
-        if self.space["f2"].vary and not self._on_ridge:
+        if self.space["f2"].vary and not self.on_ridge:
             f2, log_det = bend(places[_F2], *self._linear("f2"))
         amplitude, exponent, level = (places[rows] for rows in _ROWS)
         parts = CurveCoordinates(amplitude, exponent, level)
         curve, change = self.curves.forward(parts, self._shift(f2))
         log_det += change
-        if self._on_ridge:
+        if self.on_ridge:
             at = (curve.log_amplitude[3], curve.exponent[3])
             f2, change = self._ridge.forward(places[_F2], *at)
             log_det += change
@@ -185,7 +186,7 @@ class PhysicsCoordinates:
         shift = self._shift(p[_F2])
         log_m = jnp.log(prefactor) + exponent * shift
         y = self.curves.inverse(CurveValues(log_m, exponent, offset), shift)
-        if self._on_ridge:
+        if self.on_ridge:
             f2 = self._ridge.inverse(p[_F2], log_m[3], exponent[3])
         else:
             f2 = unbend(p[_F2], *self._linear("f2"))
@@ -202,9 +203,35 @@ class PhysicsCoordinates:
             y: Coordinates, shape (..., size).
         """
         moved = np.array(y, float)
-        if self._on_ridge:
+        if self.on_ridge:
             moved[..., self.names.index("f2")] = 0.0
         return moved
+
+    def along_ridge(self, y: JaxArray, u: JaxArray) -> tuple[JaxArray, JaxArray, JaxArray]:
+        """Return f0, f2 and the volume element along the ridge, up to a constant factor.
+
+        Args:
+            y: Coordinates, shape (size,); that of f2 is not used.
+            u: Coordinates of f2, shape (n,).
+
+        Returns:
+            Arrays of shape (n,): f0, f2 in s, and log |d (f0, f2) / d (y, u)|.
+        """
+        log_m, f1 = self._fraction(y)
+        f2, change = self._ridge.forward(u, log_m, f1)
+        log_f0 = log_m - f1 * (self.mid_time - f2)
+        return jnp.exp(log_f0), f2, change + log_f0
+
+    def ridge_centre(self, y: JaxArray) -> JaxArray:
+        """Coordinate of f2 around which its prior lies, scalar."""
+        return self._ridge.nearest(*self._fraction(y))
+
+    def _fraction(self, y: JaxArray) -> tuple[JaxArray, JaxArray]:
+        """Log amplitude of the fraction at the reference time, and f1."""
+        places = jnp.asarray(self._placement) @ y
+        parts = CurveCoordinates(*(places[rows] for rows in _ROWS))
+        curve, _ = self.curves.forward(parts, self._shift(0.0))
+        return curve.log_amplitude[3], curve.exponent[3]
 
     def inside(self, parameters: ArrayLike) -> FloatArray:
         """Move parameters off their bounds, by a thousandth of the range at most.

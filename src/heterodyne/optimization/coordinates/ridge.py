@@ -56,6 +56,11 @@ class Ridge:
         centre, scale, low, high = self._conditional(log_amplitude, f1)
         return unbend((f2 - centre) / scale, low, high, LOG_WALL)
 
+    def nearest(self, log_amplitude: JaxArray, f1: JaxArray) -> JaxArray:
+        """Return the coordinate nearest to the centre of the prior that bounds allow."""
+        _, _, low, high = self._conditional(log_amplitude, f1)
+        return jnp.clip(0.0, jnp.minimum(low, high), high)
+
     def _conditional(
         self, log_amplitude: JaxArray, f1: JaxArray
     ) -> tuple[JaxArray, JaxArray, JaxArray, JaxArray]:

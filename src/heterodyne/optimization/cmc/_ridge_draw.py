@@ -1,0 +1,56 @@
+"""f2 given everything else: drawn, not searched.
+
+Only f0 exp(-f1 f2) enters the model, so along the (f0, f2) ridge the posterior is the prior
+whatever the data. Its density there is one-dimensional and cheap, so a proposal for the other
+unknowns is completed by a draw from it. The draw is from a fine histogram; what the density
+inside a bin differs from the histogram is left to the weight.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jax.scipy.stats import norm
+
+from heterodyne._typing import JaxArray
+from heterodyne.core._jax import jnp
+from heterodyne.optimization.posterior import Posterior
+from heterodyne.optimization.prior import LogPrior
+
+# Bins of the coordinate, in which the density is close to a standard normal one.
+_REACH, _BINS = 12.0, 480
+_WIDTH = 2.0 * _REACH / _BINS
+_MIDDLES = (np.arange(_BINS) + 0.5) * _WIDTH - _REACH
+
+
+def draw_along_ridge(
+    y: JaxArray, normal: JaxArray, power: JaxArray | float, posterior: Posterior
+) -> tuple[JaxArray, JaxArray]:
+    """Draw the coordinate of f2.
+
+    Args:
+        y: Coordinates of the physics parameters, shape (p,); that of f2 is not used.
+        normal: A standard normal number.
+        power: Power of the prior.
+        posterior: Map and priors.
+
+    Returns:
+        The coordinate, and the log density of the draw.
+    """
+    coordinates = posterior.coordinates
+    prior = LogPrior.of(posterior.space, ("f0", "f2"))
+    # A power below 1 widens the density, and its exponential tails most: where f0 tends to 0.
+    stretch = 1.0 / jnp.asarray(power)
+    nodes = coordinates.ridge_centre(y) + stretch * _MIDDLES
+    f0, f2, log_det = coordinates.along_ridge(y, nodes)
+    log_prior = prior.each(jnp.stack([f0, f2], axis=-1))
+    density = power * (log_prior + log_det)
+    share = jnp.exp(density - density.max())
+    share = jnp.where(jnp.isfinite(share), share, 0.0)
+    cumulative = jnp.cumsum(share) / share.sum()
+    at = norm.cdf(normal)
+    k = jnp.clip(jnp.searchsorted(cumulative, at), 0, _BINS - 1)
+    probability = share[k] / share.sum()
+    inside = (at - cumulative[k] + probability) / probability
+    width = stretch * _WIDTH
+    drawn = nodes[k] + width * (jnp.clip(inside, 0.0, 1.0) - 0.5)
+    return drawn, jnp.log(probability / width)
