@@ -16,7 +16,7 @@ LONGEST_FUNCTION = 60
 EXEMPT = ("CMCConfig", "CMCResult")
 # Functions that may catch everything because a worker's failure is data to its parent,
 # as "module.function".
-CATCH_ALL: tuple[str, ...] = ()
+CATCH_ALL: tuple[str, ...] = ("heterodyne.optimization.cmc.backends._workers.attempt",)
 HEAVY = ("jax", "numpyro", "numpy", "scipy", "matplotlib", "pydantic", "arviz_base", "h5py")
 
 

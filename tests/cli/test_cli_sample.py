@@ -43,9 +43,7 @@ def pipeline(monkeypatch):
         def run(config, data, folder, on_event, *, resume=False):
             found = set(folder.path.glob("checkpoint_*"))
             calls.append(
-                SimpleNamespace(
-                    config=config, data=data, folder=folder, resume=resume, found=found
-                )
+                SimpleNamespace(config=config, data=data, folder=folder, resume=resume, found=found)
             )
             on_event(Message("Drawing."))
             found = outcome()

@@ -295,27 +295,28 @@ def test_widths_of_priors(monkeypatch, multiplier, tempered, width, of_sigma):
     assert [s.sigma_width for _, s in found] == [of_sigma] * 4
 
 
-def test_priors_around_a_fit_only_where_errors_are_given(monkeypatch, caplog):
+def test_priors_around_a_fit_only_where_the_configuration_says_so(monkeypatch, caplog):
     fit = {"v0": 290.0, "D0_ref": 7e3}
-    (_, found), _ = settings_of(
-        monkeypatch,
-        [shard(0), shard(1)],
-        initial_values=fit,
-        parameter_space=SPACE,
-        nlsq_uncertainties={"v0": 5.0},
-        nlsq_prior_width_factor=3.0,
-    )
+    literal = replace(CONFIG, use_nlsq_informed_priors="literal")
+    given = {"initial_values": fit, "parameter_space": SPACE, "nlsq_prior_width_factor": 3.0}
+    errors = {"v0": 5.0}
+    with caplog.at_level(logging.INFO, logger=LOG):
+        ((_, found),) = settings_of(monkeypatch, [shard()], nlsq_uncertainties=errors, **given)
+    assert found.space == SPACE.with_values(fit)
+    assert "nlsq_uncertainties are not used" in caplog.text
+    ((_, found),) = settings_of(monkeypatch, [shard()], literal, nlsq_uncertainties=errors, **given)
     prior = found.space["v0"].prior
     assert (prior.kind.value, prior.mean, prior.std) == ("normal", 290.0, 15.0)
     assert found.space["D0_ref"].prior == SPACE["D0_ref"].prior
     assert "too small by a factor of 0.949" in caplog.text
-    for errors, factor, said in (
+    for wrong, factor, said in (
         ({"beta": 1.0}, 2.0, "does not vary or has no initial value"),
         ({"v0": 0.0}, 2.0, "> 0"),
         ({"v0": 1.0}, -2.0, "nlsq_prior_width_factor"),
+        (None, 2.0, "there are no errors of one"),
     ):
         with pytest.raises(ConfigError, match=said):
-            MultiprocessingBackend(1).run_shards([shard()], CONFIG, fit, SPACE, 1.0, errors, factor)
+            MultiprocessingBackend(1).run_shards([shard()], literal, fit, SPACE, 1.0, wrong, factor)
 
 
 def test_what_may_be_left_out_of_a_shard(monkeypatch, caplog):

@@ -300,3 +300,17 @@ def test_inside_moves_only_what_touches_a_bound():
         moved = coordinates.inside(ends)
         assert ((low < moved) & (moved < high))[varying].all()
         assert moved[INDEX["f2"]] == space["f2"].value
+
+
+def test_a_steep_fraction_over_a_long_window_leaves_derivatives_finite():
+    """f1 of 10/s over 500 s would be a growth by exp(5000)."""
+    space = ParameterSpace().with_values({"f1": -0.01, "f2": 1.0}).fix("f2")
+    coordinates = PhysicsCoordinates.of(space, np.arange(1.0, 501.0))
+    point = jnp.asarray([space[n].value for n in PHYSICS_PARAM_NAMES])
+    point = jnp.asarray(coordinates.inside(point))
+    y = coordinates.inverse(point)
+    np.testing.assert_allclose(coordinates.forward(y)[0], point, rtol=1e-8, atol=1e-8)
+    jacobian = jax.jacfwd(lambda x: coordinates.forward(x)[0])(y)
+    gradient = jax.grad(lambda x: coordinates.forward(x)[1])(y)
+    assert np.isfinite(jacobian).all()
+    assert np.isfinite(gradient).all()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from heterodyne._typing import FloatArray
     from heterodyne.core.simulate import Experiment
 
-_LONGEST_AXIS = 10_000
+_LONGEST_AXIS = 20_000
 
 
 def command(

@@ -7,10 +7,15 @@ doi 10.1073/pnas.2514216122, supporting information.
 
 from __future__ import annotations
 
-from heterodyne._typing import JaxArray, Numeric
-from heterodyne.core._jax import jnp
+from collections.abc import Iterator
+
+import numpy as np
+
+from heterodyne._typing import FloatArray, IntArray, JaxArray, Numeric
+from heterodyne.core._jax import jax, jnp
 from heterodyne.core.frames import FrameFunctions, frame_functions, phase_rate
 from heterodyne.core.rates import cumulative_trapezoid
+from heterodyne.core.rows import row_slices
 
 
 def correlate_pairs(
@@ -77,3 +82,51 @@ def correlation_matrix(
     index = jnp.arange(t.shape[0])
     functions = frame_functions(parameters, t)
     return correlate_pairs(functions, index[:, None], index[None, :], q, dt, phi)
+
+
+def correlation_stretches(
+    parameters: JaxArray,
+    t: JaxArray,
+    q: JaxArray | float,
+    dt: JaxArray | float,
+    phi: JaxArray | float,
+    frames: IntArray | None = None,
+    *,
+    multiple: int = 1,
+) -> Iterator[tuple[slice, FloatArray]]:
+    """Return G between some frames at one detector angle, in stretches of rows.
+
+    Args:
+        parameters: The 14 physics parameters in canonical order.
+        t: Times of all frames in s, shape (N,).
+        q: Wavevector in 1/Å.
+        dt: Frame spacing in s.
+        phi: Detector angle in degrees.
+        frames: Indices of the n frames; None for all.
+        multiple: What the number of rows of every stretch but the last is a multiple of.
+
+    Yields:
+        Which of the n rows, and those m rows, shape (m, n).
+    """
+    index = np.arange(t.shape[0]) if frames is None else frames
+    height = 0
+    for rows in row_slices(index.size, index.size, multiple):
+        # All stretches have one shape, for which code is compiled once.
+        height = max(height, rows.stop - rows.start)
+        filled = np.minimum(np.arange(rows.start, rows.start + height), index.size - 1)
+        block = _block(parameters, t, q, dt, phi, index[filled], index)
+        yield rows, np.asarray(block)[: rows.stop - rows.start]
+
+
+@jax.jit
+def _block(
+    parameters: JaxArray,
+    t: JaxArray,
+    q: JaxArray | float,
+    dt: JaxArray | float,
+    phi: JaxArray | float,
+    i: JaxArray,
+    j: JaxArray,
+) -> JaxArray:
+    functions = frame_functions(parameters, t)
+    return correlate_pairs(functions, i[:, None], j[None, :], q, dt, phi)

@@ -8,16 +8,26 @@ Contrast and offset enter in closed form: given them, or profiled out.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from heterodyne._errors import DataError
-from heterodyne._typing import ArrayLike, FloatArray, JaxArray
+from heterodyne._typing import ArrayLike, FloatArray, JaxArray, StoredArray
 from heterodyne.core import separable
 from heterodyne.core._jax import jax, jnp
 from heterodyne.core.correlation import correlate_pairs
 from heterodyne.core.frames import frame_functions
+from heterodyne.core.packing import (
+    Level,
+    Moments,
+    Pairs,
+    add_by_lag,
+    fill_blocks,
+    over_weights,
+)
+from heterodyne.core.rows import row_slices
 from heterodyne.core.separable import Layout, PairSums
 
 
@@ -94,7 +104,8 @@ def pack_pairs(
     """Prepare measured correlations for the kernel.
 
     Only pairs i < j are read: the diagonal holds shot noise, and a symmetric matrix
-    holds each pair twice. Frames at t = 0 are not fitted.
+    holds each pair twice. Frames at t = 0 are not fitted. The matrices are read in
+    stretches of rows, so float32 ones are never held as float64.
 
     Args:
         c2: Measured correlation, shape (n_angles, N, N).
@@ -108,78 +119,90 @@ def pack_pairs(
     Raises:
         DataError: Shapes that do not match, or no pair to fit.
     """
-    c2 = np.asarray(c2, float)
     t, phi = np.asarray(t, float), np.atleast_1d(np.asarray(phi, float))
     shape = (phi.size, t.size, t.size)
-    if c2.shape != shape:
-        raise DataError(
-            f"c2 has the shape {c2.shape}, but {phi.size} angles and {t.size} times need {shape}"
-        )
+    values = _stored(c2, shape)
     frames = fitted_frames(t, mask)
-    full = _pair_weights(frames, weights, shape)
-    total = full.sum((1, 2))
-    baseline = np.einsum("aij,aij->a", full, np.where(full > 0, c2, 0.0)) / total
-    centred = np.where(full > 0, c2 - baseline[:, None, None], 0.0)
+    if frames.sum() < 2:
+        raise DataError(f"{int(frames.sum())} frames are left to fit", allowed="at least 2")
+    given = None if weights is None else np.broadcast_to(np.asarray(weights, float), shape)
+    angles = [
+        Pairs(matrix, frames, None if given is None else given[k])
+        for k, matrix in enumerate(values)
+    ]
+    levels = _levels(angles)
     layout = Layout.of(t.size)
+    blocks = layout.empty_blocks(phi.size)
+    of_weights = None if given is None else layout.empty_blocks(phi.size)
+    moments = [
+        fill_blocks(pairs, level, _at(blocks, k), of_weights and _at(of_weights, k))
+        for k, (pairs, level) in enumerate(zip(angles, levels, strict=True))
+    ]
     return PairData(
-        *map(jnp.asarray, (t, q, dt, phi, frames)),
-        blocks=tuple(map(jnp.asarray, layout.split(full * centred))),
-        weights=None if weights is None else tuple(map(jnp.asarray, layout.split(full))),
-        baseline=jnp.asarray(baseline),
-        total_weight=jnp.asarray(total),
-        n_pairs=jnp.asarray((full > 0).sum((1, 2))),
-        residue=jnp.asarray(np.einsum("aij,aij->a", full, centred)),
-        square=jnp.asarray(np.einsum("aij,aij,aij->a", full, centred, centred)),
-        lag_mean=jnp.asarray(mean_by_lag(full, centred) + baseline[:, None]),
-        noise=jnp.asarray(_local_noise(full, centred)),
+        *(jnp.asarray(x) for x in (t, q, dt, phi)),
+        mask=jnp.asarray(frames),
+        blocks=jax.device_put(blocks),
+        weights=None if of_weights is None else jax.device_put(of_weights),
+        **_of_angles(levels),
+        **_of_angles(moments),
     )
 
 
-def _pair_weights(
-    frames: FloatArray, weights: ArrayLike | None, shape: tuple[int, int, int]
-) -> FloatArray:
-    """Weights of the fitted pairs i < j, zero elsewhere."""
-    if frames.sum() < 2:
-        raise DataError(f"{int(frames.sum())} frames are left to fit", allowed="at least 2")
-    pairs = np.triu(np.outer(frames, frames), 1)
-    full = np.broadcast_to(pairs if weights is None else pairs * np.asarray(weights), shape)
-    empty = np.flatnonzero((full > 0).sum((1, 2)) == 0)
-    if empty.size:
+def _of_angles(found: Sequence[Level] | Sequence[Moments]) -> dict[str, JaxArray]:
+    """What was found at each angle, by name, with the angles as first axis."""
+    columns = zip(*found, strict=True)
+    return {
+        name: jnp.asarray(np.array(x)) for name, x in zip(found[0]._fields, columns, strict=True)
+    }
+
+
+def _stored(c2: ArrayLike, shape: tuple[int, int, int]) -> StoredArray:
+    """Return c2 in float32 or float64, if it has the shape."""
+    values = np.asarray(c2)
+    if values.shape != shape:
+        raise DataError(
+            f"c2 has the shape {values.shape}, but {shape[0]} angles and {shape[1]} times "
+            f"need {shape}"
+        )
+    return values if values.dtype in (np.float32, np.float64) else values.astype(np.float64)
+
+
+def _at(blocks: tuple[FloatArray, ...], angle: int) -> tuple[FloatArray, ...]:
+    return tuple(block[angle] for block in blocks)
+
+
+def _levels(angles: Sequence[Pairs]) -> list[Level]:
+    """Level of each angle; angles without any pair are refused."""
+    levels = [Level.of(pairs) for pairs in angles]
+    empty = [k for k, level in enumerate(levels) if level.n_pairs == 0]
+    if empty:
         raise DataError(
             f"no pair has a weight above 0 at angle {empty[0]} (counted from 0)",
             where="weights",
             allowed="at least 1 pair per angle",
         )
-    return full
-
-
-def _local_noise(weights: FloatArray, values: FloatArray) -> FloatArray:
-    """Estimate the error of a pair from mixed differences, which cancel smooth signals."""
-    used = weights > 0
-    whole = used[:, 1:, 1:] & used[:, :-1, 1:] & used[:, 1:, :-1] & used[:, :-1, :-1]
-    mixed = values[:, 1:, 1:] - values[:, :-1, 1:] - values[:, 1:, :-1] + values[:, :-1, :-1]
-    count = np.maximum(whole.sum((1, 2)), 1)
-    return 0.5 * np.sqrt(np.where(whole, mixed**2, 0.0).sum((1, 2)) / count)
+    return levels
 
 
 def mean_by_lag(weights: FloatArray, values: FloatArray) -> FloatArray:
-    """Weighted mean of the pairs at each lag in frames, NaN where there is none.
+    """Weighted mean of the pairs i < j at each lag in frames, NaN where there is none.
 
     Args:
-        weights: Weight of each pair, zero on the diagonal, shape (n, N, N).
+        weights: Weight of each pair, shape (n, N, N).
         values: Finite values of the pairs, shape (n, N, N).
 
     Returns:
         Array of shape (n, N).
     """
-    n = weights.shape[-1]
-    products = weights * values
-    mean = np.full(weights.shape[:2], np.nan)
-    for lag in range(1, n):
-        total = np.diagonal(weights, lag, 1, 2).sum(-1)
-        there = total > 0
-        mean[there, lag] = np.diagonal(products, lag, 1, 2).sum(-1)[there] / total[there]
-    return mean
+    means = np.empty(weights.shape[:2])
+    for w, v, out in zip(weights, values, means, strict=True):
+        totals, counts = np.zeros(len(w)), np.zeros(len(w))
+        for rows in row_slices(*w.shape):
+            later = slice(rows.start, None)
+            add_by_lag(totals, rows.start, w[rows, later] * v[rows, later])
+            add_by_lag(counts, rows.start, w[rows, later])
+        out[:] = over_weights(totals, counts)
+    return means
 
 
 def sums(parameters: JaxArray, data: PairData) -> PairSums:

@@ -22,6 +22,7 @@ from heterodyne._typing import FloatArray, JaxArray
 from heterodyne.core._jax import jnp
 from heterodyne.core.frames import FrameFunctions, phase_rate
 from heterodyne.core.rates import cumulative_trapezoid
+from heterodyne.core.rows import row_slices
 
 _LARGEST_LEAF = 19
 # exp(-36) is below the rounding of 1, and 36 * 19 / 2 leaves exp and its square in range.
@@ -64,20 +65,49 @@ class Layout(NamedTuple):
             the diagonal blocks (..., 2**levels, leaf, leaf) with zeros on and below
             their diagonals.
         """
-        blocks = [self._level(matrix, level) for level in range(self.levels)]
-        size, count = self.leaf, 2**self.levels
-        leaves = [self._cut(matrix, k * size, k * size, size) for k in range(count)]
-        return (*blocks, np.triu(np.stack(leaves, axis=-3), 1))
+        blocks = self.empty_blocks(*matrix.shape[:-2])
+        for rows in row_slices(self.n_frames, self.n_frames):
+            self.place(blocks, rows.start, matrix[..., rows, rows.start :])
+        return blocks
 
-    def _level(self, matrix: FloatArray, level: int) -> FloatArray:
-        half = self.padded // 2 ** (level + 1)
-        starts = [2 * k * half for k in range(2**level)]
-        return np.stack([self._cut(matrix, s, s + half, half) for s in starts], axis=-3)
+    def empty_blocks(self, *leading: int) -> tuple[FloatArray, ...]:
+        """Return blocks as ``split`` does, all zero, with leading axes of some lengths."""
+        sizes = [self.padded // 2 ** (level + 1) for level in range(self.levels)]
+        blocks = [_zeros((*leading, 2**k, size, size)) for k, size in enumerate(sizes)]
+        return (*blocks, _zeros((*leading, 2**self.levels, self.leaf, self.leaf)))
 
-    def _cut(self, matrix: FloatArray, row: int, column: int, size: int) -> FloatArray:
-        part = matrix[..., row : row + size, column : column + size]
-        missing = [(0, size - n) for n in part.shape[-2:]]
-        return np.pad(part, [(0, 0)] * (matrix.ndim - 2) + missing)
+    def place(self, blocks: tuple[FloatArray, ...], first: int, upper: FloatArray) -> None:
+        """Write some rows of the strict upper triangle into blocks.
+
+        Args:
+            blocks: What ``empty_blocks`` returned; changed.
+            first: First of the m rows.
+            upper: The rows from column ``first`` on, shape (..., m, N - first).
+        """
+        last = first + upper.shape[-2]
+        for level, block in enumerate(blocks):
+            size = block.shape[-1]
+            leaf = level == self.levels
+            step = size if leaf else 2 * size
+            for k in range(first // step, -(-last // step)):
+                low, high = max(first, k * step), min(last, k * step + size)
+                if low >= high:
+                    continue
+                start = low if leaf else k * step + size
+                part = upper[..., low - first : high - first, start - first :]
+                part = part[..., : (k + 1) * step - start]
+                rows = slice(low - k * step, high - k * step)
+                begin = start - k * step - (0 if leaf else size)
+                columns = slice(begin, begin + part.shape[-1])
+                block[..., k, rows, columns] = np.triu(part, 1) if leaf else part
+
+
+def _zeros(shape: tuple[int, ...]) -> FloatArray:
+    """Zeros that JAX takes over without a copy, since they begin at a whole 64 bytes."""
+    size = math.prod(shape)
+    room = np.zeros(size + 8)
+    shift = -room.ctypes.data % 64 // 8
+    return room[shift : shift + size].reshape(shape)
 
 
 class Terms(NamedTuple):
@@ -203,8 +233,10 @@ def pair_sums(
 
 
 def _bilinear(rows: JaxArray, matrix: JaxArray, columns: JaxArray) -> JaxArray:
-    product = jnp.einsum("anij,aknj->anki", matrix, columns)
-    return jnp.einsum("anki,akni->a", product, rows)
+    # In this order of axes XLA multiplies with the matrix as it lies in memory; with k before
+    # i it would copy the transposed matrix at every call.
+    product = jnp.einsum("anij,aknj->anik", matrix, columns)
+    return jnp.einsum("anik,akni->a", product, rows)
 
 
 def _product_sum(
@@ -222,3 +254,33 @@ def _weighted_product_sum(
     left = (rows[:, :, None] * rows2[:, None]).reshape(shape)
     right = (columns[:, :, None] * columns2[:, None]).reshape(shape)
     return _bilinear(left, weights, right)
+
+
+def multiply(terms: Terms, vectors: JaxArray) -> JaxArray:
+    """Multiply G, with zeros on its diagonal and where frames are not fitted, with vectors.
+
+    Args:
+        terms: Separable form of G.
+        vectors: Columns to multiply with, shape (n_angles, N, k).
+
+    Returns:
+        Array of the shape of ``vectors``.
+    """
+    layout = Layout.of(vectors.shape[1])
+    v = jnp.pad(vectors, ((0, 0), (0, layout.padded - layout.n_frames), (0, 0)))
+    n_angles, _, k = v.shape
+    g = _leaf_correlation(terms, layout.levels, layout.leaf)
+    leaves = v.reshape(n_angles, -1, layout.leaf, k)
+    total = jnp.einsum("anij,anjv->aniv", g + g.swapaxes(2, 3), leaves).reshape(v.shape)
+    for level in range(layout.levels):
+        rows, columns = _halves(terms, level)
+        before, after = jnp.moveaxis(v.reshape(n_angles, 2**level, 2, -1, k), 2, 0)
+        upper = _outer_times(rows, columns, after)
+        lower = _outer_times(columns, rows, before)
+        total += jnp.stack([upper, lower], axis=2).reshape(v.shape)
+    return total[:, : layout.n_frames]
+
+
+def _outer_times(left: JaxArray, right: JaxArray, vectors: JaxArray) -> JaxArray:
+    """Sum of the outer products of left and right factors, times vectors."""
+    return jnp.einsum("akni,aknv->aniv", left, jnp.einsum("aknj,anjv->aknv", right, vectors))

@@ -12,9 +12,10 @@ from heterodyne._events import EventSink, Progress, ignore_events
 from heterodyne._typing import ArrayLike, FloatArray
 from heterodyne.config.parameter_names import PHYSICS_PARAM_NAMES
 from heterodyne.core._jax import jnp
-from heterodyne.core.correlation import correlation_matrix
+from heterodyne.core.correlation import correlation_matrix, correlation_stretches
 from heterodyne.core.frames import frame_functions, phase_rate
 from heterodyne.core.rates import cumulative_trapezoid
+from heterodyne.core.rows import row_slices
 
 
 @dataclass(frozen=True)
@@ -68,12 +69,18 @@ def simulate_pairs(
         Symmetric matrices, shape (n_angles, N, N).
     """
     rng = np.random.default_rng(seed)
-    shape = (len(experiment.phi), experiment.n_frames, experiment.n_frames)
-    noise = np.triu(rng.normal(scale=sigma, size=shape))
-    noise += np.triu(noise, 1).swapaxes(1, 2)
-    scale = np.broadcast_to(contrast, shape[:1])[:, None, None]
-    base = np.broadcast_to(offset, shape[:1])[:, None, None]
-    return base + scale * experiment.correlation() + noise
+    e, n = experiment, len(experiment.phi)
+    parameters, t = jnp.asarray(e.parameters), jnp.asarray(e.t)
+    c2 = np.empty((n, e.n_frames, e.n_frames))
+    levels = (np.broadcast_to(np.asarray(x, float), (n,)) for x in (offset, contrast))
+    for phi, base, scale, matrix in zip(e.phi, *levels, c2, strict=True):
+        for rows, g in correlation_stretches(parameters, t, e.q, e.dt, phi):
+            upper = base + scale * g + rng.normal(scale=sigma, size=g.shape)
+            matrix[rows, rows.start :] = upper[:, rows.start :]
+            square = upper[:, rows]
+            matrix[rows, rows] = np.triu(square) + np.triu(square, 1).T
+            matrix[rows.stop :, rows] = upper[:, rows.stop :].T
+    return c2
 
 
 @dataclass(frozen=True)
@@ -123,7 +130,7 @@ def simulate_speckles(
         Symmetric matrices, shape (n_angles, N, N); the diagonal holds the shot noise.
     """
     rng = np.random.default_rng(seed)
-    matrices = []
+    c2 = np.empty((len(experiment.phi), experiment.n_frames, experiment.n_frames))
     for k, phi in enumerate(experiment.phi):
         on_event(Progress("speckles", k, len(experiment.phi)))
         intensity = _intensity(experiment, detector, phi, rng)
@@ -134,9 +141,12 @@ def simulate_speckles(
                 f"and frame on {detector.n_pixels} pixels",
                 remedy="Raise the photons or the pixels",
             )
-        matrices.append(intensity.T @ intensity / detector.n_pixels / np.outer(mean, mean))
+        np.matmul(intensity.T, intensity, out=c2[k])
+        for rows in row_slices(mean.size, mean.size):
+            c2[k, rows] /= detector.n_pixels
+            c2[k, rows] /= np.outer(mean[rows], mean)
     on_event(Progress("speckles", len(experiment.phi), len(experiment.phi)))
-    return np.stack(matrices)
+    return c2
 
 
 def _intensity(
@@ -156,11 +166,13 @@ def _intensity(
     total = np.zeros((detector.n_pixels, experiment.n_frames))
     for _ in range(detector.n_modes):
         reference, sample = (_field(decay, detector.n_pixels, rng) for decay in decays)
-        total += np.abs(r * reference + moving * sample) ** 2
-    intensity = total / (detector.n_modes * (r**2 + s**2))
-    if detector.photons is None:
-        return intensity
-    return rng.poisson(detector.photons * intensity) / detector.photons
+        for pixels in row_slices(*total.shape):
+            total[pixels] += np.abs(r * reference[pixels] + moving * sample[pixels]) ** 2
+    total /= detector.n_modes * (r**2 + s**2)
+    if detector.photons is not None:
+        for pixels in row_slices(*total.shape):
+            total[pixels] = rng.poisson(detector.photons * total[pixels]) / detector.photons
+    return total
 
 
 def _field(decay: FloatArray, n_pixels: int, rng: np.random.Generator) -> np.ndarray:

@@ -10,8 +10,9 @@ Their ratio gives the shot noise, whatever P is, and their size gives P.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import root_scalar
@@ -22,6 +23,25 @@ from heterodyne._typing import BoolArray, FloatArray
 _CLIP = 6.0
 # Shot noise over contrast at which neighbours count as independent.
 _LARGEST_RATIO = 1e4
+
+
+class Rows(NamedTuple):
+    """Some rows of the residuals of one angle, shape (m, N) each.
+
+    Attributes:
+        residuals: c2 minus model.
+        correlation: G.
+        used: True for the pairs to use, False on the diagonal.
+    """
+
+    residuals: FloatArray
+    correlation: FloatArray
+    used: BoolArray
+
+
+def clip_limit(residuals: FloatArray) -> float:
+    """Return the size to which larger residuals are drawn in."""
+    return _CLIP * 1.4826 * float(np.median(np.abs(residuals)))
 
 
 @dataclass(frozen=True)
@@ -61,21 +81,44 @@ class ResidualMoments:
             contrast: Contrast of the angle.
             used: True for the pairs to use, symmetric, False on the diagonal, (N, N).
         """
-        values = residuals[used]
-        limit = _CLIP * 1.4826 * float(np.median(np.abs(values)))
-        r = np.where(used, np.clip(residuals, -limit, limit), 0.0)
-        x = np.where(used, contrast * correlation, 0.0)
-        both = used[1:] & used[:-1]
-        step = contrast * np.diagonal(correlation, 1)
+        limit = clip_limit(residuals[used])
+        return cls.summed([Rows(residuals, correlation, used)], contrast, limit)
+
+    @classmethod
+    def summed(cls, stretches: Iterable[Rows], contrast: float, limit: float) -> ResidualMoments:
+        """Sum over stretches of rows that together are the whole matrices.
+
+        Args:
+            stretches: The rows in order.
+            contrast: Contrast of the angle.
+            limit: Residuals beyond it are drawn in to it.
+        """
+        total = np.zeros(7)
+        done, last = 0, None
+        for residuals, correlation, used in stretches:
+            # G between a frame and the next one; the last frame has none.
+            step = np.append(contrast * np.diagonal(correlation, done + 1), 0.0)[: len(used)]
+            rows = _Clipped(
+                np.where(used, np.clip(residuals, -limit, limit), 0.0),
+                np.where(used, contrast * correlation, 0.0),
+                used,
+                step,
+            )
+            total[:3] += rows.sums()
+            total[3:] += rows.neighbours()
+            if last is not None:
+                total[3:] += last.joined(rows.part(0)).neighbours()
+            done, last = done + len(used), rows.part(-1)
+        pairs, square, model_square, neighbours, product, model_product, model_step = total
         return cls(
             contrast,
-            int(used.sum()),
-            float(np.vdot(r, r)),
-            float(np.vdot(x, x)),
-            int(both.sum()),
-            float(np.vdot(r[1:], r[:-1])),
-            float(np.vdot(x[1:], x[:-1])),
-            float(both.sum(1) @ step),
+            int(pairs),
+            float(square),
+            float(model_square),
+            int(neighbours),
+            float(product),
+            float(model_product),
+            float(model_step),
         )
 
     def correlation_at(self, shot_noise: float) -> float:
@@ -96,6 +139,48 @@ class ResidualMoments:
         """Return P; infinite without any residual or any intensity that varies."""
         expected = self.model_square + self.n_pairs * (self.contrast + shot_noise) ** 2
         return expected / self.square if self.square > 0 and expected > 0 else float("inf")
+
+
+class _Clipped(NamedTuple):
+    """Some rows of one angle, zero where they are not used.
+
+    Attributes:
+        residuals: Residuals within the limit, shape (m, N).
+        model: Contrast times G, shape (m, N).
+        used: True for the pairs to use, shape (m, N).
+        step: Contrast times G between each frame and the next, shape (m,).
+    """
+
+    residuals: FloatArray
+    model: FloatArray
+    used: BoolArray
+    step: FloatArray
+
+    def part(self, row: int) -> _Clipped:
+        """Return one row."""
+        r, x, used = (np.array(field[row][None]) for field in self[:3])
+        return _Clipped(r, x, used, self.step[row][None])
+
+    def joined(self, later: _Clipped) -> _Clipped:
+        """Return these rows and those that follow."""
+        return _Clipped(
+            np.concatenate([self.residuals, later.residuals]),
+            np.concatenate([self.model, later.model]),
+            np.concatenate([self.used, later.used]),
+            np.concatenate([self.step, later.step]),
+        )
+
+    def sums(self) -> tuple[float, float, float]:
+        """Number of pairs, and the squares of residuals and model."""
+        r, x, used, _ = self
+        return float(used.sum()), float(np.vdot(r, r)), float(np.vdot(x, x))
+
+    def neighbours(self) -> tuple[float, float, float, float]:
+        """Number of neighbours in consecutive rows, and what is summed over them."""
+        r, x, used, step = self
+        both = (used[1:] & used[:-1]).sum(1)
+        products = float(np.vdot(r[1:], r[:-1])), float(np.vdot(x[1:], x[:-1]))
+        return float(both.sum()), *products, float(both @ step[:-1])
 
 
 def neighbour_correlation(moments: Sequence[ResidualMoments]) -> tuple[float, float]:

@@ -100,7 +100,9 @@ def _cut(
     stack: NDArray[np.float64], indices: Sequence[int], window: slice
 ) -> Iterator[NDArray[np.generic]]:
     for index in indices:
-        yield stack[index, window, window]
+        matrix = stack[index, window, window]
+        matrix.flags.writeable = False
+        yield matrix
 
 
 def _digest(stack: NDArray[np.float64]) -> str:

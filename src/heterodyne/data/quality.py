@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from heterodyne._typing import BoolArray, FloatArray, IntArray
+from heterodyne._typing import BoolArray, FloatArray, IntArray, StoredArray
 from heterodyne.config.parameter_registry import DEFAULT_REGISTRY
+from heterodyne.core.rows import row_slices
 from heterodyne.data.findings import Finding
 from heterodyne.data.readers._common import DT_ARGUMENT
 from heterodyne.data.two_time import TwoTimeData
@@ -148,7 +149,7 @@ class Levels:
         return float(np.hypot(self.far_error, self.near_error))
 
 
-def levels(matrix: FloatArray, fitted: BoolArray) -> Levels:
+def levels(matrix: StoredArray, fitted: BoolArray) -> Levels:
     """Measure the level near the diagonal and far from it.
 
     Args:
@@ -161,8 +162,8 @@ def levels(matrix: FloatArray, fitted: BoolArray) -> Levels:
     """
     used = np.flatnonzero(fitted)
     edge = max(2, len(used) // 8)
-    corner = matrix[np.ix_(used[:edge], used[-edge:])]
-    bands = [matrix[used[:-lag], used[lag:]] for lag in (1, 2, 3)]
+    corner = matrix[np.ix_(used[:edge], used[-edge:])].astype(np.float64)
+    bands = [matrix[used[:-lag], used[lag:]].astype(np.float64) for lag in (1, 2, 3)]
     far_noise, near_noise = _noise(np.diff(corner, axis=1)), _noise(np.diff(bands[0]))
     return Levels(
         far=float(np.median(corner)),
@@ -268,13 +269,20 @@ def outlier_frames(data: TwoTimeData) -> IntArray:
     odd = np.zeros(len(used), dtype=bool)
     for matrix in data.c2:
         level = levels(matrix, data.fitted)
-        block = matrix[np.ix_(used, used)]
-        means = (block.sum(axis=1) - np.diagonal(block)) / (len(used) - 1)
+        means = _means_of_others(matrix, used)
         windows = np.lib.stride_tricks.sliding_window_view(_continued(means), _WINDOW)
         jumps = np.abs(means - np.median(windows, axis=1))
         sigma = _MAD_TO_SIGMA * float(np.median(jumps))
         odd |= jumps > max(_OUTLIER_SIGMAS * sigma, _OUTLIER_SHARE * abs(level.contrast))
     return data.frames[used[odd]]
+
+
+def _means_of_others(matrix: StoredArray, used: IntArray) -> FloatArray:
+    """Mean of the pairs of each of the n used frames with the other n - 1, shape (n,)."""
+    sums = np.empty(len(used))
+    for rows in row_slices(len(used), len(used)):
+        sums[rows] = matrix[np.ix_(used[rows], used)].astype(np.float64).sum(axis=1)
+    return (sums - matrix[used, used]) / (len(used) - 1)
 
 
 def _continued(values: FloatArray) -> FloatArray:

@@ -9,7 +9,8 @@ from enum import StrEnum
 import numpy as np
 
 from heterodyne._errors import DataError
-from heterodyne._typing import BoolArray, IntArray
+from heterodyne._typing import BoolArray, IntArray, StoredArray
+from heterodyne.core.rows import row_slices
 from heterodyne.data.findings import Finding
 from heterodyne.data.two_time import (
     COMMON_Q_RTOL,
@@ -197,19 +198,49 @@ def exclude_frames(data: TwoTimeData, bad_frames: Iterable[int]) -> TwoTimeData:
     mask = data.frame_mask & ~np.isin(data.frames, bad)
     details = dict(data.provenance.details) | {"bad_frames": data.frames[~mask].tolist()}
     masked = replace(data, frame_mask=mask, provenance=replace(data.provenance, details=details))
-    unknown = ~np.isfinite(masked.c2)
-    if not unknown.any():
+    count = 0
+    for one, matrix in zip(masked.bins, masked.c2, strict=True):
+        found, among_fitted = _count_unknown(matrix, masked.fitted)
+        if among_fitted:
+            _refuse_unknown(masked, one, ~np.isfinite(matrix))
+        count += found
+    if count == 0:
         return masked
-    for one, matrix in zip(masked.bins, unknown, strict=True):
-        _refuse_unknown(masked, one, matrix)
     text = (
-        f"{np.count_nonzero(unknown)} values that are not finite, all of excluded frames "
+        f"{count} values that are not finite, all of excluded frames "
         "or on the diagonal, were set to 0."
     )
     finding = Finding("nan_replaced", "info", text, "Nothing needs to be done; none is fitted.")
-    return replace(
-        masked, c2=np.where(unknown, 0.0, masked.c2), findings=(*masked.findings, finding)
-    )
+    return replace(masked, c2=_without_unknown(masked.c2), findings=(*masked.findings, finding))
+
+
+def _count_unknown(matrix: StoredArray, fitted: BoolArray) -> tuple[int, bool]:
+    """Number of values that are not finite, and whether one is of a pair to be fitted.
+
+    Args:
+        matrix: Values, shape (N, N).
+        fitted: Frames to be fitted, shape (N,).
+    """
+    count, among_fitted = 0, False
+    for rows in row_slices(*matrix.shape):
+        unknown = ~np.isfinite(matrix[rows])
+        found = int(np.count_nonzero(unknown))
+        count += found
+        if found and not among_fitted:
+            pairs = unknown & fitted & fitted[rows, None]
+            np.fill_diagonal(pairs[:, rows.start :], False)
+            among_fitted = bool(pairs.any())
+    return count, among_fitted
+
+
+def _without_unknown(c2: StoredArray) -> StoredArray:
+    """Return a copy of matrices, shape (n, N, N), with 0 for what is not finite."""
+    copy = c2.copy()
+    for matrix in copy:
+        for rows in row_slices(*matrix.shape):
+            block = matrix[rows]
+            block[~np.isfinite(block)] = 0.0
+    return copy
 
 
 def _checked_frames(bad_frames: Iterable[int], last: int, where: str) -> list[int]:
@@ -227,8 +258,6 @@ def _refuse_unknown(data: TwoTimeData, one: Bin, unknown: BoolArray) -> None:
     fitted = data.fitted
     pairs = unknown & fitted & fitted[:, None]
     np.fill_diagonal(pairs, False)
-    if not pairs.any():
-        return
     found = data.frames[_cover(pairs)]
     more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
     named = ", ".join(map(str, found[:_NAMED].tolist()))

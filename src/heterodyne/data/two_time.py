@@ -14,8 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heterodyne._errors import DataError
-from heterodyne._typing import BoolArray, FloatArray, IntArray
-from heterodyne.data._matrices import Asymmetry, Populated, complete, diagonal_is_raw
+from heterodyne._typing import BoolArray, FloatArray, IntArray, StoredArray
+from heterodyne.data._matrices import (
+    Asymmetry,
+    Completion,
+    Populated,
+    diagonal_is_raw,
+    examine,
+    kept_precision,
+)
 from heterodyne.data.findings import Finding
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
@@ -82,7 +89,8 @@ class TwoTimeData:
     """Two-time matrices of some bins on a common time axis.
 
     Attributes:
-        c2: Symmetric matrices with the diagonal as stored, shape (n, N, N).
+        c2: Symmetric matrices with the diagonal as stored, shape (n, N, N). They are float32
+            where that holds the values of the file exactly; sums need float64.
         t: Frame times in s, shape (N,), increasing.
         dt: Time between frames in s.
         frames: Frame numbers in the file, counted from 1, shape (N,).
@@ -97,7 +105,7 @@ class TwoTimeData:
         DataError: If shapes do not fit together or t does not increase.
     """
 
-    c2: FloatArray
+    c2: StoredArray
     t: FloatArray
     dt: float
     frames: IntArray
@@ -109,7 +117,9 @@ class TwoTimeData:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name, kind in (("c2", float), ("t", float), ("frames", np.int64), ("frame_mask", bool)):
+        c2 = kept_precision(np.asarray(self.c2).dtype)
+        kinds = (("c2", c2), ("t", float), ("frames", np.int64), ("frame_mask", bool))
+        for name, kind in kinds:
             view = np.asarray(getattr(self, name), dtype=kind).view()
             view.flags.writeable = False
             object.__setattr__(self, name, view)
@@ -179,7 +189,7 @@ class TwoTimeData:
 
 
 ReadMatrices = Callable[[Sequence[int], slice], Iterator[NDArray[np.generic]]]
-"""Yield the stored matrices of the given positions, each cut to the window of frames."""
+"""Yield stored matrices by position, cut to the window; those not read-only may be changed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -243,14 +253,19 @@ class TwoTimeFile:
         window = self._window(frames)
         policy = parse_choice(Asymmetric, asymmetric, "asymmetric")
         size = window.stop - window.start
-        c2 = np.empty((len(chosen), size, size))
+        # A shift would cost float32 values their last digits.
+        c2 = np.empty((0, size, size), np.float64 if self.baseline_shift else np.float32)
         findings = list(self.findings)
-        for row, (index, stored) in enumerate(
-            zip(chosen, self.matrices(chosen, window), strict=True)
-        ):
-            c2[row], found = self._complete(stored, self.bins[index], window, policy)
+        matrices = self.matrices(chosen, window)
+        for row, index in enumerate(chosen):
+            completion, found = self._examine(next(matrices), self.bins[index], window, policy)
+            c2 = _with_room(c2, len(chosen), completion)
+            completion.fill(c2[row])
             findings.extend(found)
-        c2 += self.baseline_shift
+            # Let go of the stored matrix before the next one is read.
+            del completion
+        if self.baseline_shift:
+            c2 += self.baseline_shift
         return TwoTimeData(
             c2=c2,
             t=self.t[window],
@@ -285,21 +300,20 @@ class TwoTimeFile:
             )
         return slice(start - 1, end)
 
-    def _complete(
+    def _examine(
         self, stored: NDArray[np.generic], which: Bin, window: slice, policy: Asymmetric
-    ) -> tuple[FloatArray, tuple[Finding, ...]]:
-        completed = complete(stored, self.populated)
-        if completed is None:
+    ) -> tuple[Completion, tuple[Finding, ...]]:
+        found = examine(stored, self.populated)
+        if found is None:
             raise DataError(
                 f"{which} holds no value off its diagonal in frames "
                 f"{window.start + 1} to {window.stop}",
                 where=self.path,
                 remedy="Leave this bin out",
             )
-        matrix, asymmetry = completed
-        if not asymmetry.significant:
-            return matrix, ()
-        text = _asymmetry_text(which, asymmetry, window.start + 1)
+        if not found.asymmetry.significant:
+            return found, ()
+        text = _asymmetry_text(which, found.asymmetry, window.start + 1)
         if policy is Asymmetric.REFUSE:
             raise DataError(
                 text,
@@ -310,7 +324,19 @@ class TwoTimeFile:
                 "file), or average the matrices themselves",
             )
         advice = "Ask the author of the file why the halves differ; their mean is used here."
-        return matrix, (Finding("asymmetry_averaged", "warning", f"{text}.", advice),)
+        return found, (Finding("asymmetry_averaged", "warning", f"{text}.", advice),)
+
+
+def _with_room(c2: StoredArray, count: int, completion: Completion) -> StoredArray:
+    """Return room for ``count`` matrices, with what was in ``c2``, for one more of them."""
+    kind, stored = np.promote_types(c2.dtype, completion.dtype), completion.stored
+    if len(c2):
+        return c2.astype(kind, copy=False)
+    # A single matrix is completed where it is.
+    own = stored.flags.writeable and stored.flags.c_contiguous
+    if count == 1 and own and stored.dtype == kind:
+        return stored.astype(kind, copy=False)[None]
+    return np.empty((count, *c2.shape[1:]), kind)
 
 
 def _asymmetry_text(which: Bin, asymmetry: Asymmetry, first: int) -> str:

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 from heterodyne._errors import DataError
 from heterodyne._typing import ArrayLike, FloatArray, IntArray, PathArg
-from heterodyne.data._matrices import complete
+from heterodyne.core.rows import row_slices
+from heterodyne.data._matrices import Completion, examine
 from heterodyne.data.readers import apsu
 
 SCHEMA_VERSION = "1.0"
@@ -81,9 +83,9 @@ def write_layout_a(
         DataError: If shapes do not fit, matrices are asymmetric, or the file exists.
     """
     target = _checked_target(Path(path), overwrite)
-    stack = np.asarray(c2, dtype=np.float64)
+    stack = np.asarray(c2)
     grid = _checked_map(stack.shape, q_axis, phi_axis, cells, labels)
-    triangles = [_triangle(matrix, label) for matrix, label in zip(stack, grid.labels, strict=True)]
+    triangles = [_examined(matrix, label) for matrix, label in zip(stack, grid.labels, strict=True)]
     counts = {"stride_frame": stride_frame, "avg_frame": avg_frame, "begin_frame": begin_frame}
     _check_timing(counts, frame_time)
     counts["end_frame"] = begin_frame + stack.shape[1] * stride_frame * avg_frame - 1
@@ -160,26 +162,33 @@ def _outside(values: IntArray, low: int, high: int) -> bool:
     return bool(np.any((values < low) | (values > high)))
 
 
-def _triangle(matrix: FloatArray, label: int) -> FloatArray:
-    completed = complete(matrix)
-    if completed is None:
-        return np.triu(matrix)
-    full, asymmetry = completed
-    if asymmetry.significant:
+def _examined(matrix: NDArray[np.generic], label: int) -> Completion:
+    found = examine(matrix)
+    if found is None:
+        return Completion.of_upper(matrix)
+    if found.asymmetry.significant:
         raise DataError(
-            f"the halves of the matrix of label {label} differ by up to {asymmetry.difference:.3g}",
+            f"the halves of the matrix of label {label} differ by up to "
+            f"{found.asymmetry.difference:.3g}",
             where="c2",
             allowed="symmetric matrices, or one half",
         )
-    return np.triu(full)
+    return found
 
 
 def _write_twotime(
-    file: h5py.File, triangles: Sequence[FloatArray], grid: _Map, counts: dict[str, int]
+    file: h5py.File, triangles: Sequence[Completion], grid: _Map, counts: dict[str, int]
 ) -> None:
     maps = file.create_group(apsu.MAPS)
     for number, triangle in enumerate(triangles, start=1):
-        maps.create_dataset(f"c2_{number:05d}", data=triangle.astype(np.float32), compression="lzf")
+        size = len(triangle.stored)
+        dataset = maps.create_dataset(
+            f"c2_{number:05d}", (size, size), np.float32, compression="lzf"
+        )
+        # Rows of whole chunks, so that none is compressed twice.
+        height, _ = dataset.chunks or (1, 1)
+        for rows in row_slices(size, size, height):
+            dataset[rows, rows.start :] = np.triu(triangle.rows(rows)).astype(np.float32)
     file.create_dataset(apsu.BINS, data=grid.labels, compression="lzf")
     for name, value in counts.items():
         file[f"{apsu.CONFIG}/{name}"] = value

@@ -13,28 +13,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 from scipy.linalg import block_diag
 
-from heterodyne._events import EventSink, Progress, ignore_events
+from heterodyne._events import EventSink, ignore_events
 from heterodyne._typing import ArrayLike, FloatArray, JaxArray
 from heterodyne.core._jax import jax, jnp
-from heterodyne.core.correlation import correlation_matrix
 from heterodyne.core.likelihood import PairData
-from heterodyne.core.speckle import (
-    correlation_slope,
-    fitted_pairs,
-    number_of_products,
-    speckle_covariance,
-    trace_products,
-)
-from heterodyne.core.speckle_moments import (
-    ResidualMoments,
-    neighbour_correlation,
-    shot_noise,
-)
+from heterodyne.optimization._residual_noise import SpeckleNoise, speckle_noise
+from heterodyne.optimization._score_noise import ScoreNoise, score_covariance, score_noise
 from heterodyne.optimization.coordinates.physics import PhysicsCoordinates
 from heterodyne.optimization.curvature import adjusted_information
 from heterodyne.optimization.informed import NormalLikelihood, carried_over, quantities
@@ -42,36 +30,21 @@ from heterodyne.optimization.posterior import Posterior
 from heterodyne.optimization.prior import LogPrior
 from heterodyne.optimization.problem import Problem
 
-# Standard errors above zero at which neighbours are no longer taken as independent.
-SIGNIFICANCE = 5.0
+__all__ = [
+    "Correction",
+    "ScoreNoise",
+    "SpeckleNoise",
+    "correction",
+    "score_covariance",
+    "score_noise",
+    "speckle_noise",
+    "with_absorbed",
+]
+
 # Information below this share of the largest is rounding.
 _RANK = 1e-9
 # Largest factor by which noise that a fit may have absorbed raises what is seen.
 _MOST_ABSORBED = 4.0
-# Frames from which the products take long enough to be reported one by one.
-_LARGE = 1000
-
-
-@dataclass(frozen=True)
-class SpeckleNoise:
-    """What the residuals of a fit say about the noise.
-
-    Attributes:
-        effective_speckles: Number of independent speckles P of each angle.
-        shot_noise: What shot noise adds to the variance of the normalised intensity of a
-            frame, for each angle; 1 / (mean photons per pixel) for a perfect detector.
-        neighbour_correlation: Correlation of the residuals of pairs (i, j), (i + 1, j), all
-            angles; independent errors have 0.
-        likely: Whether that exceeds what independent errors would show.
-        estimated: Whether the speckles were counted from residuals, in which the noise
-            that the fit has absorbed is missing.
-    """
-
-    effective_speckles: tuple[float, ...]
-    shot_noise: tuple[float, ...]
-    neighbour_correlation: float
-    likely: bool
-    estimated: bool = True
 
 
 @dataclass(frozen=True)
@@ -89,167 +62,6 @@ class Correction:
     likelihood: NormalLikelihood
     information: FloatArray
     effective_speckles: tuple[float, ...]
-
-
-class ScoreNoise(NamedTuple):
-    """What one speckle at each angle would do, times sigma**2 for the score.
-
-    Attributes:
-        score: Covariance of the score that an angle contributes, shape (n_angles, n, n)
-            for n coordinates, contrasts and offsets.
-        pairs: Sum of the variances of the pairs, each times its weight, shape (n_angles,).
-    """
-
-    score: FloatArray
-    pairs: FloatArray
-
-
-@partial(jax.jit, static_argnames="coordinates")
-def _correlation(
-    y: JaxArray, data: PairData, phi: JaxArray, coordinates: PhysicsCoordinates
-) -> JaxArray:
-    return correlation_matrix(coordinates.forward(y)[0], data.t, data.q, data.dt, phi)
-
-
-@partial(jax.jit, static_argnames="coordinates")
-def _slope(
-    y: JaxArray,
-    direction: JaxArray,
-    data: PairData,
-    phi: JaxArray,
-    coordinates: PhysicsCoordinates,
-) -> JaxArray:
-    return correlation_slope(lambda x: coordinates.forward(x)[0], y, direction, data, phi)
-
-
-def speckle_noise(
-    problem: Problem,
-    y: ArrayLike,
-    contrast: ArrayLike,
-    offset: ArrayLike,
-    c2: ArrayLike,
-    *,
-    diagonal_is_raw: bool | None = None,
-    effective_speckles: float | None = None,
-) -> SpeckleNoise:
-    """Estimate speckles and shot noise from the residuals of a fit.
-
-    Args:
-        problem: What was fitted.
-        y: Coordinates of the physics parameters of the fit, shape (p,).
-        contrast: Contrast of each angle, shape (n_angles,).
-        offset: Offset of each angle, shape (n_angles,).
-        c2: Measured correlation, shape (n_angles, N, N).
-        diagonal_is_raw: Whether the diagonal of c2 is measured and so shows the shot noise.
-        effective_speckles: Number of speckles of each angle where it is known.
-    """
-    data, y = problem.data, jnp.asarray(y)
-    c2, contrast, offset = (np.asarray(x, float) for x in (c2, contrast, offset))
-    frames, weights = fitted_pairs(data)
-    cut = np.ix_(frames, frames)
-    moments, on_diagonal = [], []
-    for k in range(data.n_angles):
-        g = np.asarray(_correlation(y, data, data.phi[k], problem.coordinates))[cut]
-        residuals = c2[k][cut] - offset[k] - contrast[k] * g
-        moments.append(ResidualMoments.of(residuals, g, float(contrast[k]), weights[k] > 0))
-        on_diagonal.append(_excess(np.diagonal(residuals)))
-    correlation, error = neighbour_correlation(moments)
-    if diagonal_is_raw and np.isfinite(on_diagonal).all():
-        levels = on_diagonal
-    else:
-        levels = [shot_noise(moments)] * data.n_angles
-    given = [effective_speckles] * data.n_angles
-    speckles = [
-        m.effective_speckles(v) if p is None else float(p)
-        for m, v, p in zip(moments, levels, given, strict=True)
-    ]
-    likely = correlation > SIGNIFICANCE * error
-    estimated = effective_speckles is None
-    return SpeckleNoise(tuple(speckles), tuple(levels), correlation, bool(likely), estimated)
-
-
-def _excess(diagonal: FloatArray) -> float:
-    """Median of a measured diagonal above the model, at least 0; NaN where there is none."""
-    known = diagonal[np.isfinite(diagonal)]
-    return max(0.0, float(np.median(known))) if known.size else float("nan")
-
-
-def score_covariance(
-    problem: Problem,
-    y: ArrayLike,
-    contrast: ArrayLike,
-    noise: SpeckleNoise,
-    on_event: EventSink = ignore_events,
-) -> FloatArray:
-    """Return the covariance V that speckle noise gives the score times sigma**2.
-
-    With the information F of the fit, the least-squares estimate has the covariance
-    F^-1 V F^-1, where independent errors give sigma**2 F^-1.
-
-    Args:
-        problem: What is fitted.
-        y: Coordinates of the physics parameters, shape (p,).
-        contrast: Contrast of each angle, shape (n_angles,).
-        noise: Speckles and shot noise.
-        on_event: Receives the progress for many frames.
-
-    Returns:
-        Matrix for coordinates, contrasts, offsets, shape (p + k, p + k).
-    """
-    one = score_noise(problem, y, contrast, noise.shot_noise, on_event)
-    return np.tensordot(1.0 / np.array(noise.effective_speckles), one.score, 1)
-
-
-def score_noise(
-    problem: Problem,
-    y: ArrayLike,
-    contrast: ArrayLike,
-    shot_noise: Sequence[float],
-    on_event: EventSink = ignore_events,
-) -> ScoreNoise:
-    """Return what one speckle at each angle would do; more divide it by their number.
-
-    Args:
-        problem: What is fitted.
-        y: Coordinates of the physics parameters, shape (p,).
-        contrast: Contrast of each angle, shape (n_angles,).
-        shot_noise: Shot noise of each angle.
-        on_event: Receives the progress for many frames.
-    """
-    data, y = problem.data, jnp.asarray(y)
-    contrast = np.asarray(contrast, float)
-    frames, weights = fitted_pairs(data)
-    cut = np.ix_(frames, frames)
-    p = problem.coordinates.size
-    per_angle = number_of_products(p + 2, frames.size)
-    done, total = 0, per_angle * data.n_angles
-    traces, pairs = [], []
-    for k, phi in enumerate(data.phi):
-        g = np.asarray(_correlation(y, data, phi, problem.coordinates))[cut]
-
-        def function_of(a: int, k: int = k, phi: JaxArray = phi, g: FloatArray = g) -> FloatArray:
-            nonlocal done
-            if frames.size >= _LARGE:
-                on_event(Progress("speckle noise", done, total))
-            done += 1
-            if a == p + 1:
-                return weights[k]
-            if a == p:
-                return weights[k] * g
-            direction = jnp.zeros(p).at[a].set(1.0)
-            slope = np.asarray(_slope(y, direction, data, phi, problem.coordinates))
-            return weights[k] * slope[cut]
-
-        sigma = speckle_covariance(g, float(contrast[k]), shot_noise[k])
-        traces.append(trace_products(function_of, p + 2, sigma))
-        own = np.diagonal(sigma)
-        pairs.append(0.5 * np.vdot(weights[k], sigma**2 + own[:, None] * own))
-    if frames.size >= _LARGE:
-        on_event(Progress("speckle noise", total, total))
-    score = problem.scaling.information_by_angle(
-        jnp.asarray(np.stack(traces)), jnp.asarray(contrast)
-    )
-    return ScoreNoise(np.asarray(score), np.array(pairs))
 
 
 def correction(

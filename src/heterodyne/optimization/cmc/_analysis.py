@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from heterodyne._events import EventSink, ignore_events
-from heterodyne._typing import FloatArray
+from heterodyne._typing import StoredArray
 from heterodyne.config.cmc import CMCConfig
 from heterodyne.config.schema import EngineName
 from heterodyne.optimization.cmc._assign import Sharding
@@ -90,7 +90,7 @@ def noise_seen(fit: Fit) -> float:
 
 def analyse(
     fit: Fit,
-    c2: FloatArray,
+    c2: StoredArray,
     config: CMCConfig,
     noise: NoiseSettings | None = None,
     *,
@@ -180,7 +180,7 @@ def _judged(
     )
 
 
-def estimate_noise(fit: Fit, c2: FloatArray, noise: NoiseSettings) -> SpeckleNoise:
+def estimate_noise(fit: Fit, c2: StoredArray, noise: NoiseSettings) -> SpeckleNoise:
     """Read speckles and shot noise off the residuals of a fit."""
     at = fit.least_squares
     return speckle_noise(

@@ -101,5 +101,5 @@ def both_halves(matrix: FloatArray, where: str) -> FloatArray:
         known = half[~np.isnan(half)]
         if known.size and not known.any():
             _LOG.info("%s: the %s half is not stored and is filled from the other.", where, name)
-            return full
+            return np.asarray(full, float)
     return matrix

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from heterodyne._errors import ConfigError
-from heterodyne._typing import BoolArray, FloatArray, IntArray
+from heterodyne._typing import BoolArray, IntArray, StoredArray
 from heterodyne.config._suggest import not_known
 from heterodyne.core._jax import jnp
 from heterodyne.core.likelihood import PairData, pack_pairs
@@ -125,7 +125,7 @@ STRATEGIES: dict[str, Callable[[IntArray, int, np.random.Generator], IntArray]] 
 }
 
 
-def shards_of(data: PairData, c2: FloatArray, sharding: Sharding) -> Iterator[PairData]:
+def shards_of(data: PairData, c2: StoredArray, sharding: Sharding) -> Iterator[PairData]:
     """Pack the pairs of one shard after the other, all in the same shapes.
 
     Args:

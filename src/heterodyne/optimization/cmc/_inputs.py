@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpyro.distributions as dist
@@ -11,6 +12,7 @@ import numpyro.distributions as dist
 from heterodyne._errors import ConfigError, DataError, SamplingError
 from heterodyne._log import get_logger
 from heterodyne._typing import ArrayLike
+from heterodyne.config._suggest import not_known
 from heterodyne.config.cmc import CMCConfig
 from heterodyne.config.parameter_names import PHYSICS_PARAM_NAMES
 from heterodyne.config.parameter_space import Parameter, ParameterSpace, Prior, PriorKind
@@ -33,6 +35,8 @@ CMC_F0_SAFE_ZONE: float = 0.2
 
 CMC_ALPHA_SAFE_ZONE: float = -1.0
 """Exponent that a start below the singularity is moved to."""
+
+_METHODS = ("mcmc", "nuts", "cmc")
 
 LITERAL = "literal"
 """Value of ``use_nlsq_informed_priors`` that centres priors on a fit to the same data."""
@@ -292,3 +296,31 @@ def _overridden(parameter: Parameter, distribution: dist.Distribution) -> Parame
     changed = replace(changed, value=value)
     changed.check(where)
     return changed
+
+
+def only_sigma(others: Mapping[str, Any]) -> ArrayLike | None:
+    """Return sigma of further arguments.
+
+    Raises:
+        ConfigError: There are others.
+    """
+    unknown = sorted(set(others) - {"sigma"})
+    if unknown:
+        raise ConfigError(
+            f"unknown arguments {', '.join(unknown)}", where="fit_mcmc_jax", allowed="sigma"
+        )
+    return others.get("sigma")
+
+
+def method_settings(method: str, given: Mapping[str, Any] | CMCConfig | None) -> CMCConfig:
+    """Read settings, without shards unless the method is ``cmc``.
+
+    Raises:
+        ConfigError: A method that is not known, or a section that is no mapping.
+    """
+    if method not in _METHODS:
+        raise ConfigError(
+            not_known("method", method, _METHODS), where="method", allowed=", ".join(_METHODS)
+        )
+    config = CMCConfig.from_dict(given) if isinstance(given, Mapping) else given or CMCConfig()
+    return config if method == "cmc" else replace(config, enable="never")

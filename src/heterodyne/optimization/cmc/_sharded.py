@@ -20,7 +20,7 @@ from scipy.linalg import solve_triangular
 
 from heterodyne._errors import SamplingError
 from heterodyne._events import Message
-from heterodyne._typing import FloatArray, JaxArray
+from heterodyne._typing import FloatArray, JaxArray, StoredArray
 from heterodyne.config.cmc import CMCConfig
 from heterodyne.core._jax import jax, jnp
 from heterodyne.optimization.cmc._assign import Sharding, shards_of
@@ -110,7 +110,7 @@ class Combination:
 
 
 def sample_shards(
-    passes: Passes, c2: FloatArray, sharding: Sharding, config: CMCConfig, limits: Thresholds
+    passes: Passes, c2: StoredArray, sharding: Sharding, config: CMCConfig, limits: Thresholds
 ) -> tuple[Sampled, Combination]:
     """Draw every shard for independent errors and combine them.
 
@@ -156,7 +156,7 @@ def sample_shards(
 
 
 def _shards(
-    passes: Passes, c2: FloatArray, sharding: Sharding, config: CMCConfig
+    passes: Passes, c2: StoredArray, sharding: Sharding, config: CMCConfig
 ) -> tuple[list[Sampled], tuple[int, ...]]:
     """Draw every shard; returns the draws and the number of pairs of each."""
     k, data = sharding.n_shards, passes.fit.problem.data

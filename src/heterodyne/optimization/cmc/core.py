@@ -14,11 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from heterodyne._errors import ConfigError
 from heterodyne._events import Event, Message
 from heterodyne._log import get_logger
 from heterodyne._typing import ArrayLike, FloatArray
-from heterodyne.config._suggest import not_known
 from heterodyne.config.cmc import CMCConfig
 from heterodyne.core.heterodyne_model import HeterodyneModel
 from heterodyne.optimization.bind import bind, charts_of, fit_scaled
@@ -31,7 +29,9 @@ from heterodyne.optimization.cmc._inputs import (
     CMC_F0_SAFE_ZONE,
     checked,
     informed,
+    method_settings,
     noise_scale,
+    only_sigma,
     refuse_degenerate,
     started,
     two_time_data,
@@ -65,7 +65,6 @@ _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ER
 # Share of divergent draws from which a run is repeated with smaller steps, and how often.
 _DIVERGENT, _RETRIES, _STEP = 0.05, 3, 0.05
 _LARGEST_ACCEPT = 0.99
-_METHODS = ("mcmc", "nuts", "cmc")
 
 
 def fit_cmc_jax(
@@ -255,35 +254,17 @@ def fit_mcmc_jax(
         SamplingError: As ``fit_cmc_multi_phi``.
     """
     pool = Pool.of(data, t1, t2, phi, q, dt, parameter_space, initial_values)
-    config = _method_settings(method, cmc_config)
+    config = method_settings(method, cmc_config)
     config = replace(config, run_id=run_id or config.run_id)
     if isinstance(nlsq_result, Mapping):
         _LOG.warning("nlsq_result is a dictionary and not used: give an NLSQResult.")
         nlsq_result = None
     results = None if nlsq_result is None else [nlsq_result]
     with _progress(progress_bar):
-        result = fit_cmc_multi_phi(*pool, config, results, _only_sigma(kwargs))
+        result = fit_cmc_multi_phi(*pool, config, results, only_sigma(kwargs))
     if output_dir is not None:
         save_result(result, output_dir, config.run_id)
     return result
-
-
-def _only_sigma(others: Mapping[str, Any]) -> ArrayLike | None:
-    unknown = sorted(set(others) - {"sigma"})
-    if unknown:
-        raise ConfigError(
-            f"unknown arguments {', '.join(unknown)}", where="fit_mcmc_jax", allowed="sigma"
-        )
-    return others.get("sigma")
-
-
-def _method_settings(method: str, given: Mapping[str, Any] | CMCConfig | None) -> CMCConfig:
-    if method not in _METHODS:
-        raise ConfigError(
-            not_known("method", method, _METHODS), where="method", allowed=", ".join(_METHODS)
-        )
-    config = CMCConfig.from_dict(given) if isinstance(given, Mapping) else given or CMCConfig()
-    return config if method == "cmc" else replace(config, enable="never")
 
 
 @contextmanager

@@ -207,7 +207,8 @@ class Curves:
         at = exponent * wall_shift
         low = jnp.where(self.sheared, jnp.minimum(*ends), at) + self.prefactor.low
         high = jnp.where(self.sheared, jnp.maximum(*ends), at) + self.prefactor.high
-        return low, high
+        # A steep fraction over a long window overflows, and with it every derivative.
+        return jnp.maximum(low, LOG_TINY), jnp.minimum(high, -LOG_TINY)
 
     def _level_walls(
         self, lowest: JaxArray, highest: JaxArray

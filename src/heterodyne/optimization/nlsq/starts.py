@@ -16,11 +16,13 @@ from heterodyne.optimization.problem import Problem
 
 def decay_lag(data: PairData) -> float:
     """Lag in frames at which the correlation has lost 1 - 1/e of its range."""
-    curve = np.asarray(data.lag_mean)
-    curve = np.nanmean(curve[:, 1:], axis=0)
-    low, high = np.nanquantile(curve, 0.05), float(curve[np.isfinite(curve)][0])
+    by_angle = np.asarray(data.lag_mean)[:, 1:]
+    # Few pairs, as in a shard, may leave out a lag.
+    known = np.flatnonzero(np.isfinite(by_angle).any(axis=0))
+    curve = np.nanmean(by_angle[:, known], axis=0)
+    low, high = np.quantile(curve, 0.05), float(curve[0])
     below = np.flatnonzero(curve < low + (high - low) / np.e)
-    return float(below[0] + 1) if below.size else float(curve.size) / 2.0
+    return float(known[below[0]] + 1) if below.size else float(by_angle.shape[1]) / 2.0
 
 
 def starting_points(problem: Problem, count: int, rng: np.random.Generator) -> FloatArray:

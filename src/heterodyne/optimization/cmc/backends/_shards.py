@@ -18,7 +18,7 @@ from heterodyne.config.parameter_space import ParameterSpace, Prior, PriorKind
 from heterodyne.core.heterodyne_model import HeterodyneModel
 from heterodyne.optimization.cmc._array_checks import finite, likelihood_weights
 from heterodyne.optimization.cmc._diagnostics import limits_of
-from heterodyne.optimization.cmc._inputs import noise_scale
+from heterodyne.optimization.cmc._inputs import LITERAL, noise_scale
 from heterodyne.optimization.cmc.backends._shard_engine import (
     ShardDraws,
     ShardSettings,
@@ -214,24 +214,39 @@ def prior_width(multiplier: float, n_shards: int, config: CMCConfig) -> float:
     return widening(n_shards, config) if width == 1.0 else width
 
 
-def around(
+def around_fit(
     space: ParameterSpace,
     values: Mapping[str, float],
     errors: Mapping[str, float],
     factor: float,
-) -> ParameterSpace:
-    """Give parameters normal priors around fitted values.
+    config: CMCConfig,
+) -> tuple[ParameterSpace, tuple[str, ...]]:
+    """Give parameters normal priors around fitted values, where a configuration says so.
 
     Args:
         space: Bounds and priors.
         values: Fitted values by name.
         errors: Standard errors by name.
         factor: Width of a prior over the error.
+        config: ``use_nlsq_informed_priors``: ``literal`` centres priors.
+
+    Returns:
+        The parameters, and the names of those whose priors were centred.
 
     Raises:
-        ConfigError: A parameter that does not vary or has no value, or an error or a factor
-            that is not above 0.
+        ConfigError: A parameter that does not vary or has no value, an error or a factor that
+            is not above 0, or no errors where priors are to be centred.
     """
+    if config.use_nlsq_informed_priors != LITERAL:
+        if errors:
+            _LOG.info("nlsq_uncertainties are not used: priors stay as they are.")
+        return space, ()
+    if not errors:
+        raise ConfigError(
+            "priors are to be centred on a fit, and there are no errors of one",
+            where="nlsq_uncertainties",
+            remedy="Give them, or leave use_nlsq_informed_priors at true",
+        )
     factor = _positive(factor, "nlsq_prior_width_factor")
     parameters = dict(space.parameters)
     for name, error in errors.items():
@@ -249,7 +264,7 @@ def around(
         "and errors come out too small by a factor of %.3g.",
         ", ".join(errors), factor / math.hypot(1.0, factor),
     )  # fmt: skip
-    return ParameterSpace(parameters)
+    return ParameterSpace(parameters), tuple(errors)
 
 
 def held(space: ParameterSpace, shard: Mapping[str, Any], where: str) -> ParameterSpace:

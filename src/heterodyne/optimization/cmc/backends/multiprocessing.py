@@ -24,7 +24,7 @@ from heterodyne.optimization.cmc.backends._schedule import Limits, longest_first
 from heterodyne.optimization.cmc.backends._shard_engine import warm_started
 from heterodyne.optimization.cmc.backends._shards import (
     ShardPlan,
-    around,
+    around_fit,
     checked_shards,
     draw_task,
     prior_width,
@@ -252,8 +252,9 @@ class MultiprocessingBackend(CMCBackend):
             prior_width_multiplier: Factor on the width of every prior, on the axis on which
                 it is normal. 1 takes sqrt(number of shards) with ``prior_tempering``.
             nlsq_uncertainties: Standard errors of ``initial_values``, around which priors are
-                then centred. **With a fit of the same data, these count twice**;
-                ``stats["priors_around_fit"]`` names the parameters.
+                centred with ``use_nlsq_informed_priors: literal``, and only then. **With a
+                fit of the same data, these count twice**; ``stats["priors_around_fit"]``
+                names the parameters.
             nlsq_prior_width_factor: Width of such priors over the error.
             progress_bar: Whether progress is logged.
 
@@ -269,11 +270,10 @@ class MultiprocessingBackend(CMCBackend):
         config, prepared = checked(config), checked_shards(shards)
         space = parameter_space or ParameterSpace()
         space = warm_started(space, initial_values, config)
-        if nlsq_uncertainties:
-            values = initial_values or {}
-            space = around(space, values, nlsq_uncertainties, nlsq_prior_width_factor)
+        fit = (initial_values or {}, nlsq_uncertainties or {}, nlsq_prior_width_factor)
+        space, fitted = around_fit(space, *fit, config)
         width = prior_width(prior_width_multiplier, len(shards), config)
-        plan = ShardPlan(config, space, len(shards), width, tuple(nlsq_uncertainties or ()))
+        plan = ShardPlan(config, space, len(shards), width, fitted)
         self.cleanup()
         try:
             self._shared_mgr = SharedDataManager()
