@@ -1,7 +1,11 @@
-"""Shards against one pass over all pairs: ``python -m benchmarks.consensus``."""
+"""Shards against one pass over all pairs: ``python -m benchmarks.consensus [STRATEGY ...]``.
+
+Without strategies all are run, and all rules of combination with random shards.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -37,16 +41,17 @@ def differences(first: Mapping[str, FloatArray], second: Mapping[str, FloatArray
     return [f"{shift:.2f}", f"{width:.0%}"]
 
 
-def main() -> None:
-    """Run all strategies with one rule, and all rules with one strategy."""
+def main(strategies: list[str]) -> None:
+    """Run strategies with one rule; without any named, all rules with one strategy as well."""
     flow = creep_flow(N_FRAMES)
     c2 = simulate_pairs(flow, 0.2, 1.0, SIGMA, seed=1)
     fit = fit_problem(bound(flow, c2))
     config = CMCConfig(min_success_rate=0.0, heterogeneity_abort=False)
     whole = analyse(fit, c2, config)
     rows = []
-    cases = [(strategy, RULES[0]) for strategy in STRATEGIES]
-    for strategy, rule in [*cases, *(("random", rule) for rule in RULES[1:])]:
+    cases = [(strategy, RULES[0]) for strategy in strategies or STRATEGIES]
+    others = [] if strategies else [("random", rule) for rule in RULES[1:]]
+    for strategy, rule in [*cases, *others]:
         chosen = replace(config, combination_method=rule)
         found = analyse(fit, c2, chosen, sharding=Sharding(SHARDS, strategy, 1))
         rows.append(row(found, whole, strategy, rule))
@@ -74,4 +79,4 @@ def row(found: Analysis, whole: Analysis, strategy: str, rule: str) -> list[str]
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
