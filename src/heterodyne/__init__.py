@@ -13,7 +13,12 @@ if TYPE_CHECKING:
     from heterodyne.core.heterodyne_model import HeterodyneModel
     from heterodyne.data import TwoTimeData, open_two_time, select, write_layout_a
     from heterodyne.optimization.cmc.config import CMCConfig
-    from heterodyne.optimization.cmc.core import fit_cmc_multi_phi
+    from heterodyne.optimization.cmc.core import (
+        fit_cmc_jax,
+        fit_cmc_multi_phi,
+        fit_cmc_sharded,
+        fit_mcmc_jax,
+    )
     from heterodyne.optimization.cmc.results import CMCResult
     from heterodyne.optimization.nlsq.core import fit_nlsq_jax
     from heterodyne.optimization.nlsq.results import NLSQResult
@@ -31,6 +36,9 @@ __all__ = [
     "NLSQResult",
     "CMCConfig",
     "fit_cmc_multi_phi",
+    "fit_cmc_jax",
+    "fit_cmc_sharded",
+    "fit_mcmc_jax",
     "CMCResult",
 ]
 
@@ -45,6 +53,9 @@ _HOME = {
     "NLSQResult": "optimization.nlsq.results",
     "CMCConfig": "optimization.cmc.config",
     "fit_cmc_multi_phi": "optimization.cmc.core",
+    "fit_cmc_jax": "optimization.cmc.core",
+    "fit_cmc_sharded": "optimization.cmc.core",
+    "fit_mcmc_jax": "optimization.cmc.core",
     "CMCResult": "optimization.cmc.results",
 }
 
