@@ -37,6 +37,10 @@ MCMC = {"num_chains": 2, "num_warmup": 200, "num_samples": 150, "max_tree_depth"
         "adaptive_sampling": "false"}  # fmt: skip
 FINISHED = (0, 3)
 UNHEARD = "unheard"
+# A process that has done its work ignores signals while it ends, and takes no longer for that.
+LEAVING_S = 2.0
+# Before Python runs any code of ours there is nothing to lose.
+KILLED = 128 + signal.SIGTERM
 PATIENCE_S = 600.0  # blocks and compilations end before a signal acts; later, a process hangs
 COLUMNS = ("engine", "SIGTERM after, s", "stage", "ended later by, s", "exit codes",
            "draws identical", "left behind")  # fmt: skip
@@ -90,9 +94,14 @@ class Repeat:
     @property
     def codes_hold(self) -> bool:
         """Whether each process that got SIGTERM stopped with its code, and the last finished."""
-        *stopped, last = (ended.code for ended in self.ends)
+        last = self.ends[-1].code
         heard = all(ended.stage != UNHEARD for ended in self.ends)
-        return heard and set(stopped) <= {INTERRUPTED} and last == self.code
+        early = {ended.code for ended in self.ends if ended.stage == "start"} <= {
+            INTERRUPTED,
+            KILLED,
+        }
+        late = {ended.code for ended in self.ends[:-1] if ended.stage != "start"}
+        return heard and early and late <= {INTERRUPTED} and last == self.code
 
     def cells(self) -> list[str]:
         """Describe the repeat, a cell for each column."""
@@ -138,7 +147,7 @@ class Bench:
         code = 128 - code if code < 0 else code  # as a shell tells it, where 130 is a SIGINT, too
         if code not in (*FINISHED, INTERRUPTED):
             print(f"{name}: exit code {code}\n{log_file.read_text('utf-8')[-3000:]}", flush=True)
-        finished = UNHEARD if sent else "done"
+        finished = UNHEARD if sent and seconds > moment + LEAVING_S else "done"
         found = finished if code in FINISHED else stage(self.folder / name)
         return Ended(code, seconds, moment, found)
 

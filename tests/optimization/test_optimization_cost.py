@@ -5,7 +5,11 @@ from heterodyne.optimization.cost import Rates, predict
 RATES = Rates(
     compile_s=10.0,
     search_s=1.0,
-    search_s_per_pair=0.0,
+    search_s_per_pair=0.001,
+    polish_s_per_pair=1e-6,
+    point_s=0.001,
+    point_s_per_pair=1e-8,
+    points=1000,
     gradient_s=0.01,
     gradient_s_per_pair=1e-6,
     gradients_per_draw=20.0,
@@ -18,14 +22,23 @@ def test_pairs_are_those_above_the_diagonal():
     assert predict(4, 3, 14).n_pairs == 3 * 6
 
 
-def test_time_is_compilation_search_and_gradients():
-    cost = predict(1001, 2, 14, 4, 25, rates=RATES)
-    assert cost.fit_s == pytest.approx(11.0)
-    assert cost.sampling_s == pytest.approx(2 * 100 * 20 * (0.01 + 1e-6 * 1001 * 1000))
+def test_time_of_the_fit_is_compilation_search_on_averages_and_polish():
+    few = predict(100, 2, 14, rates=RATES).fit_s
+    assert few == pytest.approx(10.0 + 1.0 + 0.001 * 100**2)
+    many = predict(1001, 2, 7, rates=RATES).fit_s
+    assert many == pytest.approx(10.0 + 0.5 * (1.0 + 0.001 * 256**2) + 1e-6 * 1001 * 1000)
+
+
+def test_time_of_sampling_is_that_of_points_or_of_gradients():
+    pairs = 1001 * 1000
+    points = predict(1001, 2, 14, 4, 25, rates=RATES).sampling_s
+    assert points == pytest.approx(2 * 1000 * (0.001 + 1e-8 * pairs))
+    nuts = predict(1001, 2, 14, 4, 25, nuts=True, rates=RATES).sampling_s
+    assert nuts == pytest.approx(2 * 100 * 20 * (0.01 + 1e-6 * pairs))
 
 
 def test_passes_mostly_end_before_the_largest_number_of_draws():
-    few, many = (predict(100, 1, 14, 4, n, rates=RATES).sampling_s for n in (50, 5000))
+    few, many = (predict(100, 1, 14, 4, n, nuts=True, rates=RATES).sampling_s for n in (50, 5000))
     assert few == many > 0
 
 
@@ -36,5 +49,5 @@ def test_a_fit_alone_draws_nothing():
 def test_memory_grows_by_the_packed_pairs_the_weights_and_the_copies_of_the_reader():
     size = 3 * 1000**2 * 8
     empty = predict(0, 0, 14).memory_bytes
-    assert predict(1000, 3, 14).memory_bytes - empty == pytest.approx(size * 3.5)
-    assert predict(1000, 3, 14, weighted=True).memory_bytes - empty == pytest.approx(size * 4)
+    assert predict(1000, 3, 14).memory_bytes - empty == pytest.approx(size * 1.5)
+    assert predict(1000, 3, 14, weighted=True).memory_bytes - empty == pytest.approx(size * 2)

@@ -51,6 +51,7 @@ def _examine(config: RunConfig) -> dict[str, Any]:
         len(physics),
         sampler.num_chains if sampled else 0,
         sampler.num_warmup + sampler.num_samples,
+        nuts=config.optimization.engine == "nuts",
     )
     return {
         "data": data,

@@ -12,17 +12,25 @@ class Rates:
     Attributes:
         compile_s: Compilation of fit and sampler, in s.
         search_s: Search of the fit whatever the data, in s.
-        search_s_per_pair: Search of the fit for each pair, in s.
+        search_s_per_pair: Search of the fit for each pair of averaged frames, in s.
+        polish_s_per_pair: Optimisation of what the search found, for each pair, in s.
+        point_s: One weighted point whatever the data, in s.
+        point_s_per_pair: One weighted point for each pair, in s.
+        points: Weighted points after which a pass mostly ends.
         gradient_s: One gradient of the posterior whatever the data, in s.
         gradient_s_per_pair: One gradient of the posterior for each pair, in s.
-        gradients_per_draw: Gradients that one draw takes.
+        gradients_per_draw: Gradients that one draw of NUTS takes.
         draws: Draws of a chain, adaptation included, after which a pass mostly ends.
         passes: Passes over the data: plain, and corrected for speckle noise.
     """
 
-    compile_s: float = 50.0
-    search_s: float = 8.0
-    search_s_per_pair: float = 1.2e-4
+    compile_s: float = 12.0
+    search_s: float = 3.0
+    search_s_per_pair: float = 3e-5
+    polish_s_per_pair: float = 3e-6
+    point_s: float = 5e-5
+    point_s_per_pair: float = 2.6e-10
+    points: int = 12_288
     gradient_s: float = 4e-4
     gradient_s_per_pair: float = 3e-9
     gradients_per_draw: float = 13.0
@@ -33,7 +41,9 @@ class Rates:
 RATES = Rates()
 
 _BYTES = 8
-_READER_COPIES = 3
+_READER_COPIES = 1
+# Frames to which the search averages more.
+_SEARCHED_FRAMES = 256
 # Of a process that has compiled fit and sampler.
 _BASE_BYTES = 1100 * 2**20
 
@@ -63,6 +73,7 @@ def predict(
     max_draws: int = 0,
     *,
     weighted: bool = False,
+    nuts: bool = False,
     rates: Rates = RATES,
 ) -> Cost:
     """Predict memory and time.
@@ -75,18 +86,25 @@ def predict(
         n_chains: Number of chains; 0 for a fit alone.
         max_draws: Largest number of draws of a chain, warm-up included.
         weighted: Whether every pair has a weight of its own.
+        nuts: Whether NUTS draws, rather than importance sampling.
         rates: Costs of the machine.
     """
     pairs = n_angles * n_frames * (n_frames - 1) // 2
     blocks = n_angles * n_frames**2 / 2 * _BYTES * (2 if weighted else 1)
     reading = n_angles * n_frames**2 * _BYTES * _READER_COPIES
     share = n_parameters / 14
-    search = share * (rates.search_s + rates.search_s_per_pair * pairs)
-    n_draws = n_chains * min(max_draws, rates.draws)
-    gradient = rates.gradient_s + rates.gradient_s_per_pair * pairs
+    searched = n_angles * min(n_frames, _SEARCHED_FRAMES) ** 2 // 2
+    search = share * (rates.search_s + rates.search_s_per_pair * searched)
+    polish = rates.polish_s_per_pair * pairs if n_frames > _SEARCHED_FRAMES else 0.0
+    if nuts:
+        work = n_chains * min(max_draws, rates.draws) * rates.gradients_per_draw
+        step = rates.gradient_s + rates.gradient_s_per_pair * pairs
+    else:
+        work = rates.points if n_chains else 0
+        step = rates.point_s + rates.point_s_per_pair * pairs
     return Cost(
         n_pairs=pairs,
         memory_bytes=_BASE_BYTES + blocks + reading,
-        fit_s=rates.compile_s + search,
-        sampling_s=rates.passes * n_draws * rates.gradients_per_draw * gradient,
+        fit_s=rates.compile_s + search + polish,
+        sampling_s=rates.passes * work * step,
     )
