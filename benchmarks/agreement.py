@@ -23,12 +23,7 @@ from heterodyne.optimization.cmc._analysis import noise_seen
 from heterodyne.optimization.cmc._diagnostics import diagnose
 from heterodyne.optimization.cmc._draws import Draws
 from heterodyne.optimization.cmc._engine import drive
-from heterodyne.optimization.cmc._frame import (
-    Frame,
-    data_information,
-    laplace_frame,
-    posterior_mode,
-)
+from heterodyne.optimization.cmc._frame import Frame, mode_frame
 from heterodyne.optimization.cmc._importance import ImportanceSampler
 from heterodyne.optimization.cmc._nuts import Target
 from heterodyne.optimization.cmc._quantities import Quantities
@@ -71,9 +66,8 @@ class Case:
     def of(cls, name: str, fit: Fit) -> Case:
         """Start at the best mode of a fit."""
         posterior = Posterior(fit.problem.coordinates, fit.problem.scaling)
-        mode, scale = posterior_mode(posterior, fit), noise_seen(fit)
-        information = data_information(posterior, mode, fit)
-        frame = laplace_frame(posterior, mode, information, scale, fit.problem.n_pairs)
+        scale = noise_seen(fit)
+        frame = mode_frame(posterior, fit, scale)
         target = Target(fit.problem.data, jnp.asarray(scale))
         return cls(name, posterior, target, frame, Derived.of(fit.problem.fitted_times))
 

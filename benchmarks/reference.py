@@ -29,7 +29,7 @@ from heterodyne.core.likelihood import direct_sum_of_squares, log_likelihood_of_
 from heterodyne.core.simulate import Experiment, simulate_pairs
 from heterodyne.data import from_arrays
 from heterodyne.optimization.bind import bind, fit_scaled
-from heterodyne.optimization.cmc._frame import data_information, laplace_frame, posterior_mode
+from heterodyne.optimization.cmc._frame import mode_frame
 from heterodyne.optimization.nlsq.core import Fit
 from heterodyne.optimization.posterior import SIGMA_PRIOR, Posterior
 from heterodyne.optimization.scaling import ScalingMode
@@ -94,10 +94,7 @@ class Reference:
 
     def sample(self, seed: int) -> tuple[FloatArray, int]:
         """Draw with NumPyro's MCMC; returns unknowns, (chains, draws, d), and divergences."""
-        mode = posterior_mode(self.posterior, self.fit)
-        information = data_information(self.posterior, mode, self.fit)
-        n_pairs = self.fit.problem.n_pairs
-        frame = laplace_frame(self.posterior, mode, information, 1.0, n_pairs)
+        frame = mode_frame(self.posterior, self.fit, 1.0)
 
         def potential(z: JaxArray) -> JaxArray:
             return -self.log_density(frame.place(z))
@@ -105,7 +102,7 @@ class Reference:
         kernel = NUTS(potential_fn=potential, dense_mass=True, target_accept_prob=0.97)
         how = {"num_warmup": WARMUP, "num_samples": DRAWS, "num_chains": CHAINS}
         mcmc = MCMC(kernel, **how, chain_method="sequential", progress_bar=False)
-        starts = 0.5 * jax.random.normal(jax.random.PRNGKey(seed), (CHAINS, mode.size))
+        starts = 0.5 * jax.random.normal(jax.random.PRNGKey(seed), (CHAINS, self.posterior.size))
         mcmc.run(jax.random.PRNGKey(seed + 1), init_params=starts, extra_fields=("diverging",))
         z = mcmc.get_samples(group_by_chain=True)
         unknowns = jax.jit(jax.vmap(jax.vmap(lambda x: self.unknowns(frame.place(x)))))(z)

@@ -24,6 +24,7 @@ from heterodyne._typing import BoolArray, IntArray, StoredArray
 from heterodyne.config._suggest import not_known
 from heterodyne.core._jax import jnp
 from heterodyne.core.likelihood import PairData, pack_pairs
+from heterodyne.optimization.cmc._pair_split import cut_in_order
 
 
 @dataclass(frozen=True)
@@ -97,9 +98,7 @@ def _stratified(places: IntArray, n_shards: int, rng: np.random.Generator) -> In
 
 def _contiguous(places: IntArray, n_shards: int, rng: np.random.Generator) -> IntArray:
     def banded(rows: IntArray) -> IntArray:
-        labels = np.empty(len(rows), np.int64)
-        labels[_by_mean_time(rows, rng)] = np.arange(len(rows)) * n_shards // len(rows)
-        return labels
+        return cut_in_order(_by_mean_time(rows, rng), n_shards)
 
     return _in_each_angle(places, banded)
 

@@ -14,7 +14,7 @@ from heterodyne.config.cmc import CMCConfig
 from heterodyne.io.files import to_json
 from heterodyne.optimization.cmc._convergence import ess_problems, r_hat_problems
 from heterodyne.optimization.cmc._diagnostics import THRESHOLDS
-from heterodyne.optimization.cmc.results import status_of
+from heterodyne.optimization.cmc._summary import status_of
 
 DEFAULT_MAX_RHAT: float = CMCConfig.max_r_hat
 """Largest R-hat that counts as converged."""

@@ -158,3 +158,17 @@ def data_information(posterior: Posterior, y: FloatArray, fit: Fit, rank: int = 
     slopes = np.ones(posterior.size - 1)
     slopes[p:] = np.asarray(posterior.scaling_slopes(jnp.asarray(y)))
     return fit.modes.information[rank] * slopes[:, None] * slopes / np.exp(2.0 * y[-1])
+
+
+def mode_frame(posterior: Posterior, fit: Fit, noise_scale: float, rank: int = 0) -> Frame:
+    """Frame of the normal approximation, for independent errors, at a mode of a fit.
+
+    Args:
+        posterior: Map and priors.
+        fit: The fit.
+        noise_scale: Estimate of sigma that scales its prior.
+        rank: Which of its modes.
+    """
+    y = posterior_mode(posterior, fit, rank)
+    information = data_information(posterior, y, fit, rank)
+    return laplace_frame(posterior, y, information, noise_scale, fit.problem.n_pairs)

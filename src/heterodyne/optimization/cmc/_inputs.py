@@ -181,7 +181,7 @@ def informed(
         f"{config.nlsq_prior_width_factor:g} of its standard errors for their width. If it is a "
         "fit of these data, they count twice and the intervals are too narrow."
     )
-    return with_priors(space, replace(config, use_log_space_priors=True), physics), (note,)
+    return ParameterSpace(_replaced(space.parameters, physics)), (note,)
 
 
 def _safe(name: str, value: float) -> float:
@@ -244,15 +244,24 @@ def with_priors(
     parameters = dict(space.parameters)
     if not config.use_log_space_priors:
         parameters = {n: replace(p, prior=_linear(p.prior)) for n, p in parameters.items()}
-    for name, distribution in (overrides or {}).items():
-        if name not in parameters:
-            raise ConfigError(
-                f"no parameter {name!r}", where="priors_override", allowed=", ".join(parameters)
-            )
-        parameters[name] = _overridden(parameters[name], distribution)
+    parameters = _replaced(parameters, overrides or {})
     if width != 1.0:
         parameters = {n: replace(p, prior=_widened(p.prior, width)) for n, p in parameters.items()}
     return ParameterSpace(parameters)
+
+
+def _replaced(
+    parameters: Mapping[str, Parameter], priors: Mapping[str, dist.Distribution]
+) -> dict[str, Parameter]:
+    """Give parameters other priors."""
+    changed = dict(parameters)
+    for name, distribution in priors.items():
+        if name not in changed:
+            raise ConfigError(
+                f"no parameter {name!r}", where="priors_override", allowed=", ".join(changed)
+            )
+        changed[name] = _overridden(changed[name], distribution)
+    return changed
 
 
 def _linear(prior: Prior) -> Prior:

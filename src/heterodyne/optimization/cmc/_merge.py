@@ -7,19 +7,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.stats import norm
 
 from heterodyne._errors import DataError
 from heterodyne._log import get_logger
 from heterodyne._typing import FloatArray
-from heterodyne.optimization.cmc._summary import by_chain, moments
+from heterodyne.optimization.cmc._summary import INTERVALS, by_chain, moments, status_of
 from heterodyne.optimization.cmc.combine import combine_shard_samples
 
 if TYPE_CHECKING:
     from heterodyne.optimization.cmc.results import CMCResult
 
 _LOG = get_logger(__name__)
-# Ends of the central intervals of a normal distribution, in standard deviations.
-_NORMAL = {"95": 1.959964, "89": 1.598193}
 
 
 def merge_shard_cmc_results(
@@ -63,7 +62,7 @@ def merge_shard_cmc_results(
         **found,
         **diagnostics,
         convergence_passed=passed,
-        convergence_status="converged" if passed else "not_converged",
+        convergence_status=status_of(passed),
         bfmi=_all([one.bfmi for one in results]),
         map_estimate=None,
         num_shards=len(results),
@@ -138,7 +137,7 @@ def _from_moments(
     mean = (weights * means).sum(axis=0) / weights.sum(axis=0)
     std = weights.sum(axis=0) ** -0.5
     intervals = {
-        name: {level: (float(m - z * s), float(m + z * s)) for level, z in _NORMAL.items()}
+        name: {level: tuple((m + s * norm.ppf(ends)).tolist()) for level, ends in INTERVALS.items()}
         for name, m, s in zip(names, mean, std, strict=True)
     }
     return {

@@ -16,6 +16,7 @@ import numpyro.distributions as dist
 from heterodyne._errors import DataError
 from heterodyne._log import get_logger
 from heterodyne._typing import ArrayLike, FloatArray, IntArray, JaxArray
+from heterodyne.config.parameter_space import ParameterSpace
 from heterodyne.core._jax import jnp
 from heterodyne.core.correlation import correlate_pairs
 from heterodyne.core.frames import frame_functions
@@ -123,6 +124,21 @@ class ListedPairs:
         expected = offset[self.angle] + contrast[self.angle] * g
         with numpyro.handlers.scale(scale=self.weights):
             numpyro.sample("obs", dist.Normal(expected, sigma), obs=jnp.asarray(self.values))
+
+
+def grid_of(t: ArrayLike, q: float, dt: float, space: ParameterSpace) -> HeterodyneModel:
+    """Return frame times, wavevector and spacing as plain arrays and numbers.
+
+    Args:
+        t: Frame times in s, equally spaced, shape (N,).
+        q: Wavevector in 1/Å.
+        dt: Frame spacing in s.
+        space: Values, bounds and priors.
+
+    Raises:
+        ConfigError: A time axis, q or dt that cannot be used.
+    """
+    return HeterodyneModel(np.asarray(t, float), float(q), float(dt), space)
 
 
 def matrix_pairs(grid: HeterodyneModel, c2: ArrayLike, phi: ArrayLike) -> MatrixPairs:

@@ -13,7 +13,7 @@ from heterodyne.config.parameter_space import ParameterSpace
 from heterodyne.core.heterodyne_model import HeterodyneModel
 from heterodyne.core.physics_cmc import ShardGrid
 from heterodyne.optimization.cmc._model_coordinates import CoordinateSites, centres_of
-from heterodyne.optimization.cmc._model_pairs import Pairs, grid_pairs, matrix_pairs
+from heterodyne.optimization.cmc._model_pairs import Pairs, grid_of, grid_pairs, matrix_pairs
 from heterodyne.optimization.cmc._model_sites import (
     DocumentedSites,
     OnPlate,
@@ -77,7 +77,7 @@ def get_heterodyne_model(
         ConfigError: Settings that cannot be used.
         DataError: Data that do not match or cannot be fitted.
     """
-    grid = _grid(t, q, dt, space)
+    grid = grid_of(t, q, dt, space)
     sites = DocumentedSites(space, dict(priors_override or {}))
     return PairModel(
         sites,
@@ -137,7 +137,7 @@ def get_heterodyne_model_reparam(
         shard_grid: Pairs to fit, at one angle.
         num_shards: Number of shards.
     """
-    grid = _grid(t, q, dt, space)
+    grid = grid_of(t, q, dt, space)
     sites = CoordinateSites(
         space, centres_of(space, nlsq_params), reparam_config, dict(scalings or {})
     )
@@ -185,7 +185,7 @@ def get_heterodyne_model_constant(
         ConfigError: Settings that cannot be used.
         DataError: Data that do not match or cannot be fitted.
     """
-    grid = _grid(t, q, dt, space)
+    grid = grid_of(t, q, dt, space)
     pairs = _pairs(grid, c2_data, phi_angle, shard_grid)
     return PairModel(
         DocumentedSites(space),
@@ -282,7 +282,7 @@ def get_heterodyne_model_individual(
         ConfigError: Settings that cannot be used.
         DataError: Data that do not match or cannot be fitted.
     """
-    grid = _grid(t, q, dt, space)
+    grid = grid_of(t, q, dt, space)
     if shard_grids is None:
         pairs: Pairs = matrix_pairs(grid, c2_data, phi_angles)
     else:
@@ -296,10 +296,6 @@ def get_heterodyne_model_individual(
         sigma_width(noise_scale, num_shards),
         pairs,
     )
-
-
-def _grid(t: ArrayLike, q: float, dt: float, space: ParameterSpace) -> HeterodyneModel:
-    return HeterodyneModel(np.asarray(t, float), float(q), float(dt), space)
 
 
 def _pairs(

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
-
 from heterodyne._errors import ConfigError
 from heterodyne._log import get_logger
 from heterodyne._typing import ArrayLike
 from heterodyne.config.parameter_space import ParameterSpace
-from heterodyne.core.heterodyne_model import HeterodyneModel
-from heterodyne.optimization.cmc._model_pairs import listed_pairs
+from heterodyne.optimization.cmc._model_pairs import grid_of, listed_pairs
 from heterodyne.optimization.cmc._model_sites import (
     DocumentedSites,
     PairModel,
@@ -262,7 +259,7 @@ def _pooled(
     fixed_contrast: ArrayLike | None = None,
     fixed_offset: ArrayLike | None = None,
 ) -> PairModel:
-    grid = HeterodyneModel(np.asarray(t, float), float(q), float(dt), space)
+    grid = grid_of(t, q, dt, space)
     pairs = listed_pairs(grid, data, phi_unique, phi_indices, i1_indices, i2_indices)
     sites = DocumentedSites(space)
     contrast, offset = (

@@ -21,8 +21,8 @@ from heterodyne.optimization.cmc._engine import Engine, drive
 from heterodyne.optimization.cmc._frame import (
     Frame,
     competing_modes,
-    data_information,
     laplace_frame,
+    mode_frame,
     posterior_mode,
 )
 from heterodyne.optimization.cmc._importance import ImportanceSampler, weighted_frame
@@ -119,21 +119,17 @@ class Passes:
             self.on_event,
         )
         target = Target(data, jnp.asarray(self.scale), change.likelihood)
-        frame = self._laplace(mode, change.information)
+        n_pairs = self.fit.problem.n_pairs
+        frame = laplace_frame(self.posterior, mode, change.information, self.scale, n_pairs)
         noise = replace(noise, effective_speckles=change.effective_speckles)
         return self.sample(CORRECTED, target, (frame,)), noise
 
     def frames(self) -> tuple[Frame, ...]:
         """Normal approximations, for independent errors, of the modes that compete."""
-        found = []
-        for rank in competing_modes(self.fit):
-            y = posterior_mode(self.posterior, self.fit, rank)
-            found.append(self._laplace(y, data_information(self.posterior, y, self.fit, rank)))
-        return tuple(found)
-
-    def _laplace(self, y: FloatArray, information: FloatArray) -> Frame:
-        n_pairs = self.fit.problem.n_pairs
-        return laplace_frame(self.posterior, y, information, self.scale, n_pairs)
+        return tuple(
+            mode_frame(self.posterior, self.fit, self.scale, rank)
+            for rank in competing_modes(self.fit)
+        )
 
     def sample(self, name: str, target: Target, frames: tuple[Frame, ...]) -> Sampled:
         """Draw with the engine of the run, importance sampling before NUTS.

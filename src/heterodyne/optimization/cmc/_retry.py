@@ -15,7 +15,8 @@ from heterodyne.optimization.cmc._run_health import DIVERGENCE_RATE_HIGH, Sampli
 
 _log = get_logger(__name__)
 
-_LARGEST_TARGET = 0.99
+LARGEST_TARGET = 0.99
+"""Largest acceptance probability that a retry aims at."""
 
 
 def run_nuts_with_retry(
@@ -104,7 +105,7 @@ def _more_careful(
 ) -> NUTSSampler | None:
     """Return a sampler that takes smaller steps; None where there is none, with a warning."""
     plan = sampler.plan
-    target = min(_LARGEST_TARGET, plan.target_accept + increment)
+    target = min(LARGEST_TARGET, plan.target_accept + increment)
     if not plan.adapt_step_size or target <= plan.target_accept:
         _log.warning(
             "no further attempt: %s",

@@ -219,8 +219,9 @@ def _of_chains(values: Mapping[str, FloatArray], kept: Sequence[Sampled]) -> Dia
 def _scatter(kept: Sequence[Sampled]) -> dict[str, float]:
     """Scatter of the shards' means that their own errors do not explain, over the mean."""
     scatter = {}
-    for name in kept[0].quantities.all():
-        values = [one.quantities.all()[name] for one in kept]
+    shards = [one.quantities.all() for one in kept]
+    for name in shards[0]:
+        values = [one[name] for one in shards]
         means, variances = (np.array([f(x) for x in values]) for f in (np.mean, np.var))
         # The scatter of K means itself is known to a factor of 1 + 2 sqrt(2 / K).
         explained = variances.mean() * (1.0 + 2.0 * np.sqrt(2.0 / len(values)))
@@ -286,9 +287,7 @@ def _corrected(y: FloatArray, draws: Draws, target: Target, passes: Passes) -> t
     Returns:
         The corrected draws and ``CORRECTED``, or the combined ones and ``UNSOUND``.
     """
-    flat = y.reshape(-1, y.shape[-1])
-    factor = np.linalg.cholesky(np.cov(flat, rowvar=False))
-    frame = Frame(jnp.asarray(flat.mean(axis=0)), jnp.asarray(factor))
+    frame = _normal_frame(y.reshape(-1, y.shape[-1]))
     weigh = replace(passes, engine="importance")
     found = weigh.sample("combined", target, (frame,))
     if found.diagnosis.mixed(THRESHOLDS):
@@ -307,10 +306,17 @@ def _shift(final: Mapping[str, FloatArray], combined: Mapping[str, FloatArray]) 
     return max(moved, default=0.0)
 
 
+def _normal_frame(y: FloatArray) -> Frame:
+    """Frame of the normal approximation of draws, shape (n, d)."""
+    factor = np.linalg.cholesky(np.cov(y, rowvar=False))
+    return Frame(jnp.asarray(y.mean(axis=0)), jnp.asarray(factor))
+
+
 def _log_normal(y: FloatArray) -> FloatArray:
     """Log density, up to a constant, of draws, shape (n, d), under their normal approximation."""
-    factor = np.linalg.cholesky(np.cov(y, rowvar=False))
-    z = solve_triangular(factor, (y - y.mean(axis=0)).T, lower=True)
+    centre, factor = (np.asarray(x) for x in _normal_frame(y))
+    # Coordinates differ in size by many orders, which SciPy's normal takes for a singularity.
+    z = solve_triangular(factor, (y - centre).T, lower=True)
     return -0.5 * (z**2).sum(axis=0)
 
 

@@ -95,3 +95,8 @@ def mixing(draws: Mapping[str, FloatArray]) -> dict[str, Any]:
         return {key: np.full(len(draws), np.nan) for key in KINDS}
     found = diagnose(draws, np.full(shape, np.nan), np.zeros(shape))
     return {key: np.array([getattr(found, key)[name] for name in draws]) for key in KINDS}
+
+
+def status_of(passed: bool) -> str:
+    """Word for ``convergence_status``."""
+    return "converged" if passed else "not_converged"

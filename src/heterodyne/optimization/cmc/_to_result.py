@@ -16,8 +16,15 @@ from heterodyne.optimization.cmc._draws import Draws
 from heterodyne.optimization.cmc._frame import posterior_mode
 from heterodyne.optimization.cmc._quantities import Quantities
 from heterodyne.optimization.cmc._record import data_tree
-from heterodyne.optimization.cmc._summary import KINDS, deviation, intervals, mixing, moments
-from heterodyne.optimization.cmc.results import CMCResult, status_of
+from heterodyne.optimization.cmc._summary import (
+    KINDS,
+    deviation,
+    intervals,
+    mixing,
+    moments,
+    status_of,
+)
+from heterodyne.optimization.cmc.results import CMCResult
 from heterodyne.optimization.scaling import ScalingParameter
 
 _NOISE = "sigma"

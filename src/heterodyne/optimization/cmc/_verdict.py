@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from heterodyne.optimization.cmc._diagnostics import THRESHOLDS, Diagnosis, Thresholds
 from heterodyne.optimization.cmc._frame import COMPETING
 from heterodyne.optimization.cmc._rows import Row
+from heterodyne.optimization.cmc._sharded import CORRECTED, SOUND, Combination
 from heterodyne.optimization.sandwich import SpeckleNoise
-
-if TYPE_CHECKING:
-    from heterodyne.optimization.cmc._sharded import Combination
 
 _NAMED = 6
 _MISFIT = 1.2
@@ -130,12 +128,12 @@ def _combination(c: Combination | None, limits: Thresholds) -> Iterator[str]:
             f"{', '.join(map(str, c.failed))}, counted from 0) and were left out."
         )
     k_hat = f"Pareto k-hat {c.k_hat:.2f}, needed below {limits.k_hat:g}"
-    if c.held == "sound":
+    if c.held == SOUND:
         yield (
             f"Held against all pairs the combination is sound ({k_hat}): weights moved means by at "
             f"most {c.shift:.2f} standard deviations and are included."
         )
-    elif c.held == "corrected":
+    elif c.held == CORRECTED:
         yield (
             f"Held against all pairs the combination is not sound ({k_hat}): its means are off by "
             f"up to {c.shift:.2f} standard deviations. Importance sampling of all pairs went on "

@@ -39,6 +39,8 @@ from heterodyne.optimization.cmc._inputs import (
 )
 from heterodyne.optimization.cmc._passes import Keeper
 from heterodyne.optimization.cmc._pool import Pool
+from heterodyne.optimization.cmc._retry import LARGEST_TARGET
+from heterodyne.optimization.cmc._run_health import DIVERGENCE_RATE_HIGH
 from heterodyne.optimization.cmc._shard_store import shard_keeper
 from heterodyne.optimization.cmc._surroundings import profiled, with_modes
 from heterodyne.optimization.cmc._to_result import result_of
@@ -62,9 +64,8 @@ __all__ = [
 
 _LOG = get_logger(__name__)
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
-# Share of divergent draws from which a run is repeated with smaller steps, and how often.
-_DIVERGENT, _RETRIES, _STEP = 0.05, 3, 0.05
-_LARGEST_ACCEPT = 0.99
+# How often a run is repeated with smaller steps, and by how much each aims higher.
+_RETRIES, _STEP = 3, 0.05
 
 
 def fit_cmc_jax(
@@ -364,7 +365,7 @@ def _retried(fit: Fit, c2: FloatArray, plan: Plan) -> Analysis:
     """Sample; where many draws diverge, again with smaller steps; keep what diverged least."""
     best: Analysis | None = None
     for attempt in range(_RETRIES + 1):
-        accept = min(plan.config.target_accept_prob + attempt * _STEP, _LARGEST_ACCEPT)
+        accept = min(plan.config.target_accept_prob + attempt * _STEP, LARGEST_TARGET)
         found = analyse(
             fit,
             c2,
@@ -372,6 +373,7 @@ def _retried(fit: Fit, c2: FloatArray, plan: Plan) -> Analysis:
             plan.noise,
             engine="nuts",
             sharding=plan.sharding,
+            # A retry must not go on from the draws that it is to replace.
             keeper=plan.keeper if attempt == 0 else None,
             notes=plan.notes,
             on_event=_log_event,
@@ -379,7 +381,7 @@ def _retried(fit: Fit, c2: FloatArray, plan: Plan) -> Analysis:
         share = found.diagnosis.divergent_share
         if best is None or share < best.diagnosis.divergent_share:
             best = found
-        if share <= _DIVERGENT or accept == _LARGEST_ACCEPT:
+        if share <= DIVERGENCE_RATE_HIGH or accept == LARGEST_TARGET:
             break
         _LOG.warning(
             "%.1f %% of the draws diverged: sampling again with target_accept_prob above %.2f.",

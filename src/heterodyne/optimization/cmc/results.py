@@ -18,7 +18,14 @@ from heterodyne.optimization.cmc import _table
 from heterodyne.optimization.cmc._convergence import validate_convergence
 from heterodyne.optimization.cmc._convert import cmc_result_to_arviz, compare_cmc_nlsq
 from heterodyne.optimization.cmc._merge import merge_shard_cmc_results
-from heterodyne.optimization.cmc._summary import by_chain, deviation, mixing, moments, narrowest
+from heterodyne.optimization.cmc._summary import (
+    by_chain,
+    deviation,
+    mixing,
+    moments,
+    narrowest,
+    status_of,
+)
 
 __all__ = [
     "CMCResult",
@@ -316,11 +323,6 @@ class CMCResult:
             metadata={"analysis_mode": analysis_mode},
             convergence_status=status_of(passed),
         )
-
-
-def status_of(passed: bool) -> str:
-    """Word for ``convergence_status``."""
-    return "converged" if passed else "not_converged"
 
 
 def _entry(values: FloatArray | None, k: int) -> float:

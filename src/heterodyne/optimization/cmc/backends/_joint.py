@@ -20,7 +20,7 @@ from heterodyne.core.likelihood import PairData
 from heterodyne.optimization.cmc._array_checks import count
 from heterodyne.optimization.cmc._diagnostics import limits_of
 from heterodyne.optimization.cmc._inputs import checked
-from heterodyne.optimization.cmc._summary import mixing, moments
+from heterodyne.optimization.cmc._summary import mixing, moments, status_of
 from heterodyne.optimization.cmc._verdict import Verdict
 from heterodyne.optimization.cmc.backends._dispatch import Finished, dispatch
 from heterodyne.optimization.cmc.backends._schedule import Limits
@@ -34,7 +34,7 @@ from heterodyne.optimization.cmc.backends._shard_engine import (
 )
 from heterodyne.optimization.cmc.backends._workers import Job, beat_for
 from heterodyne.optimization.cmc.backends.base import usable_cores
-from heterodyne.optimization.cmc.results import CMCResult, status_of
+from heterodyne.optimization.cmc.results import CMCResult
 
 _LOG = get_logger(__name__)
 

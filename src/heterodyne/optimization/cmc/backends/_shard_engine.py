@@ -22,7 +22,6 @@ from heterodyne._typing import ArrayLike, FloatArray
 from heterodyne.config.cmc import CMCConfig
 from heterodyne.config.parameter_space import ParameterSpace
 from heterodyne.core._jax import jnp
-from heterodyne.core.heterodyne_model import HeterodyneModel
 from heterodyne.core.likelihood import PairData, pack_pairs
 from heterodyne.data import from_arrays
 from heterodyne.data._matrices import ASYMMETRY_RTOL
@@ -30,7 +29,7 @@ from heterodyne.optimization.bind import fit_scaled
 from heterodyne.optimization.cmc._analysis import noise_seen
 from heterodyne.optimization.cmc._diagnostics import Diagnosis
 from heterodyne.optimization.cmc._inputs import with_priors
-from heterodyne.optimization.cmc._model_pairs import listed_pairs
+from heterodyne.optimization.cmc._model_pairs import grid_of, listed_pairs
 from heterodyne.optimization.cmc._nuts import Target
 from heterodyne.optimization.cmc._passes import Keeper, Passes, Sampled
 from heterodyne.optimization.cmc._sampler import Schedule
@@ -200,7 +199,7 @@ def pooled_pairs(
         ConfigError: A time axis, q or dt that cannot be used.
         DataError: As ``listed_pairs``, or an angle without points.
     """
-    grid = HeterodyneModel(np.asarray(t, float), float(q), float(dt), ParameterSpace())
+    grid = grid_of(t, q, dt, ParameterSpace())
     found = listed_pairs(grid, data, phi_unique, phi_indices, i1_indices, i2_indices)
     places = (found.angle, np.minimum(found.i, found.j), np.maximum(found.i, found.j))
     c2, weights = np.zeros((2, found.n_angles, grid.t.size, grid.t.size))
