@@ -4,49 +4,38 @@ from __future__ import annotations
 
 import inspect
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import xarray
+from core_cases import (
+    ANGLES,
+    DT,
+    FREE,
+    NAMES,
+    SCALES,
+    SIGMA,
+    SMALL,
+    TRUE,
+    N,
+    Q,
+    StopError,
+    fit_result,
+    make_model,
+    simulate,
+)
 
 from heterodyne._errors import ConfigError, DataError
 from heterodyne._events import Message
 from heterodyne.config.cmc import CMCConfig
 from heterodyne.config.parameter_names import PHYSICS_PARAM_NAMES
 from heterodyne.config.parameter_space import ParameterSpace
-from heterodyne.core.heterodyne_model import HeterodyneModel
-from heterodyne.core.simulate import Experiment, simulate_pairs
 from heterodyne.optimization.cmc import core, io
 from heterodyne.optimization.cmc._to_result import _per_angle, result_of
 from heterodyne.optimization.cmc.core import fit_cmc_multi_phi
 from heterodyne.optimization.cmc.results import cmc_result_to_arviz, compare_cmc_nlsq
-from heterodyne.optimization.nlsq.results import NLSQResult
 from heterodyne.optimization.scaling import Scaling, ScalingMode
-
-Q, DT, N, ANGLES = 0.0054, 0.1, 30, [-30.0, 15.0]
-TRUTH = np.array([8e3, 0.5, 1e3, 2.5e4, -0.4, 2e3, 300.0, 0.3, 20.0, 0.3, 0.25, 4.0, 0.2, 3.0])
-TRUE = dict(zip(PHYSICS_PARAM_NAMES, TRUTH.tolist(), strict=True))
-FREE = ("D0_ref", "v0")
-NAMES = [*FREE, "contrast_0", "contrast_1", "offset_0", "offset_1"]
-SCALES = {"contrast_0": 0.2, "contrast_1": 0.3, "offset_0": 1.0, "offset_1": 1.02}
-SIGMA = 0.01
-SMALL = CMCConfig(
-    num_chains=2, num_warmup=150, num_samples=300, dense_mass=False, adaptive_sampling=False,
-    enable_checkpoints=False,
-)  # fmt: skip
-
-
-def simulate(angles):
-    experiment = Experiment(TRUTH, N, DT, Q, angles)
-    contrast, offset = np.linspace(0.2, 0.3, len(angles)), np.linspace(1.0, 1.02, len(angles))
-    return simulate_pairs(experiment, contrast, offset, SIGMA, seed=1)
-
-
-def make_model(start=TRUE):
-    space = ParameterSpace().with_values(start)
-    space = space.fix(*(name for name in PHYSICS_PARAM_NAMES if name not in FREE))
-    return HeterodyneModel(DT * np.arange(1.0, N + 1.0), Q, DT, space)
 
 
 @pytest.fixture(scope="module")
@@ -218,14 +207,6 @@ def test_groups_of_a_run_are_read_back(run, tmp_path):
     np.testing.assert_array_equal(tree["posterior"]["sigma"], result.samples["sigma"])
 
 
-@dataclass
-class StopError(Exception):
-    """What the entry point hands to the engine."""
-
-    problem: object
-    mode: ScalingMode
-
-
 @pytest.fixture
 def handed(monkeypatch):
     """The entry point up to the fit: returns what it would fit, and in which mode."""
@@ -294,12 +275,6 @@ def test_every_problem_of_the_configuration_is_listed():
     config = CMCConfig(num_chains=0, max_r_hat=0.5)
     with pytest.raises(ConfigError, match=r"(?s)num_chains.*max_r_hat"):
         fit_cmc_multi_phi(make_model(), simulate(ANGLES), ANGLES, config)
-
-
-def fit_result(sigma=0.01, success=True, **values):
-    return NLSQResult(
-        np.array(list(values.values())), tuple(values), None, None, success, sigma=sigma
-    )
 
 
 def start_values(handed, fits, **kwargs):

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import numpyro.distributions as dist
 import pytest
-from test_cmc_core import ANGLES, DT, SMALL, N, Q, StopError, fit_result, make_model, simulate
+from core_cases import ANGLES, DT, SMALL, N, Q, StopError, fit_result, make_model, simulate
 
 from heterodyne._errors import ConfigError, DataError, SamplingError
 from heterodyne.config.cmc import CMCConfig

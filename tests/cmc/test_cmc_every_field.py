@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
-from test_cmc_core import ANGLES, SMALL, fit_result, make_model, simulate
+from core_cases import ANGLES, SMALL, fit_result, make_model, simulate
 
 from heterodyne._errors import HeterodyneError
 from heterodyne.config.cmc import CMCConfig

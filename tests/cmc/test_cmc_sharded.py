@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from core_cases import ANGLES, DT, NAMES, SMALL, Q, fit_result, make_model, simulate
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_cmc_core import ANGLES, DT, NAMES, SMALL, Q, fit_result, make_model, simulate
 
 from heterodyne._errors import ConfigError, DataError, SamplingError
 from heterodyne.config.cmc import CMCConfig
