@@ -39,7 +39,7 @@ from heterodyne.optimization.scaling import Scaling, ScalingMode
 LOG = "heterodyne.optimization.cmc"
 C2, MODEL = simulate(ANGLES), make_model()
 SPACE = MODEL.param_manager
-CONFIG = replace(SMALL, min_ess=50, per_angle_mode="individual")
+CONFIG = replace(SMALL, min_ess=30, per_angle_mode="individual")
 NAMES = [*FREE, "contrast_0", "contrast_1", "offset_0", "offset_1"]
 
 

@@ -199,7 +199,7 @@ def test_the_field_acts(name):
 
 
 def sharded(**changes):
-    config = replace(SMALL, num_shards=2, min_ess=50, **changes)
+    config = replace(SMALL, num_shards=2, min_ess=30, **changes)
     return fit_cmc_multi_phi(make_model(), simulate(ANGLES), ANGLES, config)
 
 
