@@ -24,7 +24,7 @@ from heterodyne.core.simulate import (
     simulate_pairs,
     simulate_speckles,
 )
-from heterodyne.optimization.cmc._analysis import Analysis, NoiseSettings, analyse
+from heterodyne.optimization.cmc._analysis import Analysis, NoiseSettings, analyse, compile_analysis
 from heterodyne.optimization.nlsq.core import fit_problem
 
 PATH = Path(__file__).parents[1] / "docs" / "calibration.md"
@@ -38,7 +38,9 @@ def analysed(
 ) -> tuple[Analysis, float]:
     """Fit and sample one data set with the default settings; returns the seconds, too."""
     started = time.perf_counter()
-    fit = fit_problem(bound(experiment, c2))
+    problem = bound(experiment, c2)
+    compile_analysis(problem)
+    fit = fit_problem(problem)
     analysis = analyse(fit, c2, CMCConfig(), NoiseSettings(diagonal_is_raw))
     return analysis, time.perf_counter() - started
 

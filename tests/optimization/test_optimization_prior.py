@@ -7,7 +7,7 @@ import pytest
 from scipy import integrate, stats
 
 from heterodyne.config.parameter_names import PHYSICS_PARAM_NAMES
-from heterodyne.config.parameter_space import ParameterSpace
+from heterodyne.config.parameter_space import ParameterSpace, PriorKind
 from heterodyne.core._jax import jax, jnp
 from heterodyne.core.correlation import correlation_matrix
 from heterodyne.core.likelihood import pack_pairs
@@ -15,7 +15,7 @@ from heterodyne.core.simulate import Experiment, simulate_pairs
 from heterodyne.optimization.coordinates.physics import PhysicsCoordinates
 from heterodyne.optimization.derived import Derived, unit_of
 from heterodyne.optimization.posterior import SIGMA_PRIOR, Posterior, Unknowns
-from heterodyne.optimization.prior import LogPrior, prior_width
+from heterodyne.optimization.prior import LogPrior, draw_prior, prior_width
 from heterodyne.optimization.scaling import Scaling, ScalingMode
 
 T = 0.1 * np.arange(1.0, 25.0)
@@ -44,6 +44,35 @@ def test_log_prior_is_the_sum_of_the_numpyro_densities(setting):
     expected = sum(np.asarray(priors[n].log_prob(jnp.asarray(v))) for n, v in columns)
     found = jax.jit(jax.vmap(LogPrior.of(space, names)))(values)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("setting", PRIORS, ids=str)
+def test_draws_of_priors_follow_their_truncated_distributions(setting):
+    space = ParameterSpace.from_config(setting)
+    rng = np.random.default_rng(3)
+    for name in tuple(setting or space.varying_names):
+        p = space[name]
+        drawn = draw_prior(p, rng, 4000)
+        assert p.min <= drawn.min() <= drawn.max() <= p.max
+        ends, axis = np.array([p.min, p.max]), drawn
+        if p.prior.kind is PriorKind.LOGNORMAL:
+            ends, axis = np.log(ends), np.log(drawn)
+        exact = stats.uniform(ends[0], ends[1] - ends[0])
+        if p.prior.kind is not PriorKind.UNIFORM:
+            low, high = (ends - p.prior.loc) / p.prior.scale
+            exact = stats.truncnorm(low, high, p.prior.loc, p.prior.scale)
+        assert stats.kstest(axis, exact.cdf).pvalue > 1e-4, name
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_draws_far_in_a_tail_keep_their_digits(sign):
+    bounds = sorted((9.0 * sign, 10.0 * sign))
+    prior = {"type": "normal", "mean": 0.0, "std": 1.0}
+    setting = {"phi0": {"min": bounds[0], "max": bounds[1], "prior": prior}}
+    drawn = draw_prior(ParameterSpace.from_config(setting)["phi0"], np.random.default_rng(1), 4000)
+    exact = stats.truncnorm(*bounds)
+    assert stats.kstest(drawn, exact.cdf).pvalue > 1e-4
+    assert np.unique(drawn).size == 4000
 
 
 @pytest.mark.parametrize(
@@ -222,7 +251,7 @@ def test_curvature_of_the_prior_is_that_of_finite_differences():
     u = Unknowns(jnp.asarray(TRUTH), jnp.asarray([0.3, 1.0]), jnp.asarray(0.03))
     u = u._replace(parameters=posterior.coordinates.inside(u.parameters))
     y = jax.jit(posterior.inverse)(Unknowns(*map(jnp.asarray, u)))
-    found = np.asarray(jax.jit(lambda x: posterior.prior_curvature(x, 0.02))(y))
+    found = np.asarray(posterior.prior_curvature(jnp.asarray(y), 0.02))
 
     @jax.jit
     @jax.grad

@@ -324,8 +324,7 @@ def test_the_corrected_likelihood_has_the_curvature_of_the_sandwich(estimated):
     noise, sigma = replace(noise, estimated=estimated), 0.04
     y = np.append(y[:-1], np.log(sigma))
     jacobian, prior = jacobian_of(problem), np.zeros((7, 7))
-    prior_curvature = jax.jit(lambda x: posterior.prior_curvature(x, sigma))
-    prior[:3, :3] = np.asarray(prior_curvature(y))[:3, :3]
+    prior[:3, :3] = np.asarray(posterior.prior_curvature(jnp.asarray(y), sigma))[:3, :3]
     kinds = ("contrast", "contrast", "offset", "offset")
     prior[3:, 3:] = np.diag([SPACE[n].prior.std ** -2.0 for n in kinds])
     assert np.linalg.eigvalsh(prior).min() > 0

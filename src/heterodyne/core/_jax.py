@@ -39,4 +39,7 @@ _keep_compiled_code()
 
 import jax.numpy as jnp  # noqa: E402
 
-__all__ = ["jax", "jnp"]
+RUNS_ONCE = {"xla_backend_optimization_level": 0}
+"""Options for ``jax.jit`` of code that runs less long than optimising it takes."""
+
+__all__ = ["RUNS_ONCE", "jax", "jnp"]

@@ -10,6 +10,7 @@ from heterodyne._typing import ArrayLike, FloatArray, JaxArray
 from heterodyne.core._jax import jax, jnp
 from heterodyne.core.frames import frame_functions
 
+_BLOCK = 256
 _POSITIONS = (0.1, 0.5, 0.9)
 _CURVES = (("J_ref", "Å²/s"), ("J_sample", "Å²/s"), ("v", "Å/s"), ("s", ""))
 
@@ -59,4 +60,12 @@ class Derived:
 
     def batch(self, parameters: ArrayLike) -> FloatArray:
         """Evaluate many draws, shape (n, 14) to (n, 12)."""
-        return np.asarray(jax.jit(jax.vmap(self))(jnp.asarray(parameters)))
+        rows, times = np.asarray(parameters, float), jnp.asarray(self.times)
+        # Blocks of one shape, so that any number of draws shares compiled code.
+        padded = np.concatenate([rows, np.repeat(rows[-1:], -len(rows) % _BLOCK, axis=0)])
+        blocks = padded.reshape(-1, _BLOCK, rows.shape[1])
+        found = [np.asarray(_batch(jnp.asarray(block), times)) for block in blocks]
+        return np.concatenate(found)[: len(rows)]
+
+
+_batch = jax.jit(jax.vmap(curves_at, in_axes=(0, None)))

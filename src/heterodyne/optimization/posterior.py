@@ -15,7 +15,8 @@ import numpy as np
 
 from heterodyne._typing import FloatArray, JaxArray, Numeric
 from heterodyne.config.parameter_space import ParameterSpace
-from heterodyne.core._jax import jax, jnp
+from heterodyne.core._jax import RUNS_ONCE, jax, jnp
+from heterodyne.core.ahead import compile_ahead
 from heterodyne.core.likelihood import PairData, expand_squares, log_likelihood_of_squares, sums
 from heterodyne.core.separable import PairSums
 from heterodyne.optimization.coordinates.curves import WALL
@@ -179,12 +180,16 @@ class Posterior:
         """Hessian of minus the log prior density of the coordinates, (size, size)."""
         return _prior_curvature(y, noise_scale, self)
 
+    def compile_prior_curvature(self) -> None:
+        """Have the code of ``prior_curvature`` compiled in the background."""
+        compile_ahead(_prior_curvature, jnp.zeros(self.size), 1.0, self)
+
     def scaling_slopes(self, y: JaxArray) -> JaxArray:
         """Derivatives of contrasts and offsets by their coordinates, shape (k,)."""
         return _scaling_slopes(y, self)
 
 
-@partial(jax.jit, static_argnames="posterior")
+@partial(jax.jit, static_argnames="posterior", compiler_options=RUNS_ONCE)
 def _prior_curvature(y: JaxArray, noise_scale: Numeric, posterior: Posterior) -> JaxArray:
     def minus(x: JaxArray) -> JaxArray:
         unknowns, log_det = posterior.forward(x)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.special import log_ndtr
+from scipy.special import log_ndtr, ndtri_exp
 
 from heterodyne._typing import FloatArray, JaxArray
 from heterodyne.config.parameter_space import Parameter, ParameterSpace, PriorKind
@@ -86,16 +86,44 @@ def prior_width(parameter: Parameter, *, logarithmic: bool) -> float:
     return min(scale, (high - low) / _UNIFORM)
 
 
+def draw_prior(parameter: Parameter, rng: np.random.Generator, count: int) -> FloatArray:
+    """Draw from the truncated prior of a parameter, shape (count,), in its unit.
+
+    Args:
+        parameter: Bounds and prior.
+        rng: Random numbers.
+        count: Number of draws.
+    """
+    prior, share = parameter.prior, rng.random(count)
+    if prior.kind is PriorKind.UNIFORM:
+        return parameter.min + share * (parameter.max - parameter.min)
+    low, high = _standardised_bounds(parameter)
+    # In the upper tail probabilities from below are all 1: its mirror image keeps digits.
+    sign = -1.0 if low > 0 else 1.0
+    ends = sorted((sign * low, sign * high))
+    below = np.logaddexp(log_ndtr(ends[0]), np.log1p(-share) + log_mass(*ends))
+    z = sign * np.clip(ndtri_exp(np.minimum(below, 0.0)), *ends)
+    value = prior.loc + prior.scale * z
+    value = np.exp(value) if prior.kind is PriorKind.LOGNORMAL else value
+    return np.clip(value, parameter.min, parameter.max)
+
+
+def _standardised_bounds(p: Parameter) -> tuple[float, float]:
+    ends = np.array([p.min, p.max])
+    if p.prior.kind is PriorKind.LOGNORMAL:
+        ends = np.log(ends)
+    low, high = ((ends - p.prior.loc) / p.prior.scale).tolist()
+    return low, high
+
+
 def _log_norm(p: Parameter) -> float:
     """Logarithm of the integral of exp(-z**2 / 2) over the bounds."""
     prior = p.prior
     if prior.kind is PriorKind.UNIFORM:
         return math.log(p.max - p.min)
-    ends = np.array([p.min, p.max])
-    if prior.kind is PriorKind.LOGNORMAL:
-        ends = np.log(ends)
-    low, high = (ends - prior.loc) / prior.scale
-    return log_mass(low, high) + math.log(prior.scale) + 0.5 * math.log(2.0 * math.pi)
+    return (
+        log_mass(*_standardised_bounds(p)) + math.log(prior.scale) + 0.5 * math.log(2.0 * math.pi)
+    )
 
 
 def log_mass(low: float, high: float) -> float:

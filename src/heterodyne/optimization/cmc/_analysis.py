@@ -11,10 +11,13 @@ from heterodyne._events import EventSink, ignore_events
 from heterodyne._typing import StoredArray
 from heterodyne.config.cmc import CMCConfig
 from heterodyne.config.schema import EngineName
+from heterodyne.core._jax import jnp
 from heterodyne.optimization.cmc._assign import Sharding
 from heterodyne.optimization.cmc._diagnostics import Diagnosis, limits_of
 from heterodyne.optimization.cmc._draws import Draws
-from heterodyne.optimization.cmc._frame import COMPETING
+from heterodyne.optimization.cmc._frame import COMPETING, compile_frames
+from heterodyne.optimization.cmc._importance import compile_weights
+from heterodyne.optimization.cmc._nuts import Target
 from heterodyne.optimization.cmc._passes import Keeper, Passes, Sampled
 from heterodyne.optimization.cmc._quantities import Quantities, prior_draws
 from heterodyne.optimization.cmc._rows import Row, make_rows
@@ -22,8 +25,11 @@ from heterodyne.optimization.cmc._sampler import Schedule
 from heterodyne.optimization.cmc._sharded import Combination, sample_shards
 from heterodyne.optimization.cmc._verdict import Verdict, judge
 from heterodyne.optimization.derived import Derived
+from heterodyne.optimization.nlsq.config import NLSQConfig
 from heterodyne.optimization.nlsq.core import Fit
+from heterodyne.optimization.nlsq.search import compile_search
 from heterodyne.optimization.posterior import Posterior
+from heterodyne.optimization.problem import Problem
 from heterodyne.optimization.sandwich import SpeckleNoise, speckle_noise
 
 _PRIOR_DRAWS = 2000
@@ -80,6 +86,23 @@ class Analysis:
     verdict: Verdict
     seconds: float
     combination: Combination | None = None
+
+
+def compile_analysis(
+    problem: Problem, config: NLSQConfig | None = None, engine: EngineName = "auto"
+) -> None:
+    """Have the code of fit and draws compiled in the background, in the order of its use.
+
+    Args:
+        problem: What is going to be fitted.
+        config: Settings of the fit; defaults if None.
+        engine: What will draw.
+    """
+    compile_search(problem, config or NLSQConfig())
+    posterior = Posterior(problem.coordinates, problem.scaling)
+    compile_frames(posterior)
+    if engine != "nuts":
+        compile_weights(posterior, Target(problem.data, jnp.asarray(1.0)))
 
 
 def noise_seen(fit: Fit) -> float:

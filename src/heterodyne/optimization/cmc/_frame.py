@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from heterodyne._typing import FloatArray, JaxArray
-from heterodyne.core._jax import jax, jnp
+from heterodyne.core._jax import RUNS_ONCE, jax, jnp
+from heterodyne.core.ahead import compile_ahead
 from heterodyne.optimization.nlsq.core import Fit
 from heterodyne.optimization.posterior import Posterior
 from heterodyne.optimization.prior import prior_width
@@ -82,6 +83,13 @@ def competing_modes(fit: Fit, most: int = 4) -> tuple[int, ...]:
     return tuple(chosen)
 
 
+def compile_frames(posterior: Posterior) -> None:
+    """Have the code of ``laplace_frame`` compiled in the background."""
+    y = jnp.zeros(posterior.size)
+    posterior.compile_prior_curvature()
+    compile_ahead(_standardised_slopes, y, posterior)
+
+
 def laplace_frame(
     posterior: Posterior, y: FloatArray, information: FloatArray, noise_scale: float, n_pairs: int
 ) -> Frame:
@@ -120,7 +128,7 @@ def _confining(curvature: FloatArray, information: FloatArray) -> FloatArray:
     return information + (vectors * np.maximum(values, 0.0)) @ vectors.T / outer
 
 
-@partial(jax.jit, static_argnames="posterior")
+@partial(jax.jit, static_argnames="posterior", compiler_options=RUNS_ONCE)
 def _standardised_slopes(y: JaxArray, posterior: Posterior) -> JaxArray:
     """Derivatives of the unknowns but sigma, in widths of their priors, by the coordinates.
 

@@ -25,6 +25,7 @@ from scipy.special import logsumexp
 from heterodyne._events import Progress
 from heterodyne._typing import FloatArray, IntArray
 from heterodyne.core._jax import jnp
+from heterodyne.core.ahead import compile_ahead
 from heterodyne.optimization.cmc._draws import Draws, Proposals
 from heterodyne.optimization.cmc._frame import Frame
 from heterodyne.optimization.cmc._linear import complete, n_drawn, narrowed
@@ -213,6 +214,18 @@ class ImportanceSampler:
             new = log_mixture(self._rounds[k].mixture, z[len(known) :])
             known = self._log_densities[k] = np.concatenate([known, new])
         return known[: len(z)]
+
+
+def compile_weights(posterior: Posterior, target: Target) -> None:
+    """Have the code that weighs points compiled in the background.
+
+    Args:
+        posterior: Map and density.
+        target: As it will be given.
+    """
+    d, k = posterior.size, n_drawn(posterior)
+    points, normal = jnp.zeros((_PART, d - k)), jnp.zeros((_PART, k))
+    compile_ahead(complete, points, normal, target=target, centre=jnp.zeros(d), posterior=posterior)
 
 
 def smoothed(log_weights: FloatArray) -> tuple[FloatArray, float]:

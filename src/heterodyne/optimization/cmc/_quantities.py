@@ -9,10 +9,12 @@ from functools import partial
 import numpy as np
 
 from heterodyne._typing import ArrayLike, FloatArray, JaxArray
+from heterodyne.config.parameter_names import PHYSICS_PARAM_NAMES
 from heterodyne.core._jax import jax, jnp
 from heterodyne.core.frames import FrameFunctions, frame_functions
 from heterodyne.optimization.derived import Derived
 from heterodyne.optimization.posterior import Posterior, Unknowns
+from heterodyne.optimization.prior import draw_prior
 
 _BATCH = 256
 
@@ -94,22 +96,17 @@ def prior_draws(
         count: Number of draws.
         seed: Seed of the random numbers.
     """
-    priors = posterior.space.priors
-    key = jax.random.PRNGKey(seed)
-    space = posterior.space
+    space, rng = posterior.space, np.random.default_rng(seed)
 
-    def column(k: int, name: str) -> FloatArray:
-        if not space[name].vary:
-            return np.full(count, space[name].value)
-        return np.asarray(priors[name].sample(jax.random.fold_in(key, k), (count,)))
+    def column(name: str) -> FloatArray:
+        parameter = space[name]
+        if not parameter.vary:
+            return np.full(count, parameter.value)
+        return draw_prior(parameter, rng, count)
 
-    names = [*space][:14]
-    physics = np.stack([column(k, name) for k, name in enumerate(names)], axis=1)
-    scaling = [
-        column(100 + k, name.partition("_")[0]) for k, name in enumerate(posterior.scaling.names)
-    ]
-    width = posterior.sigma_width(noise_scale)
-    sigma = width * np.abs(np.random.default_rng(seed).normal(size=count))
+    physics = np.stack([column(name) for name in PHYSICS_PARAM_NAMES], axis=1)
+    scaling = [column(name.partition("_")[0]) for name in posterior.scaling.names]
+    sigma = posterior.sigma_width(noise_scale) * np.abs(rng.normal(size=count))
     unknowns = Unknowns(
         physics,
         np.stack(scaling, axis=1) if scaling else np.zeros((count, 0)),

@@ -11,7 +11,7 @@ from heterodyne._errors import DataError
 from heterodyne._events import EventSink, ignore_events
 from heterodyne._typing import ArrayLike, FloatArray, JaxArray
 from heterodyne.config.parameter_names import PHYSICS_PARAM_NAMES
-from heterodyne.core._jax import jax, jnp
+from heterodyne.core._jax import RUNS_ONCE, jax, jnp
 from heterodyne.core.correlation import correlate_pairs
 from heterodyne.core.frames import frame_functions
 from heterodyne.core.heterodyne_model import HeterodyneModel
@@ -169,7 +169,7 @@ def _summarise(problem: Problem, modes: Solutions, final: Solutions, sigma: floa
     )
 
 
-@partial(jax.jit, static_argnames=("coordinates", "derived"))
+@partial(jax.jit, static_argnames=("coordinates", "derived"), compiler_options=RUNS_ONCE)
 def _values_and_slopes(
     y: JaxArray, coordinates: PhysicsCoordinates, derived: Derived
 ) -> tuple[JaxArray, JaxArray, JaxArray, JaxArray]:

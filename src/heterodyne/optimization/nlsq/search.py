@@ -15,13 +15,13 @@ import numpy as np
 from heterodyne._events import EventSink, Progress, ignore_events
 from heterodyne._typing import FloatArray, JaxArray
 from heterodyne.config.parameter_names import PHYSICS_PARAM_NAMES
-from heterodyne.core._jax import jax, jnp
+from heterodyne.core._jax import RUNS_ONCE, jax, jnp
 from heterodyne.core.likelihood import PairData
 from heterodyne.optimization.coordinates.curves import EXPONENTS, OFFSETS, PREFACTORS
 from heterodyne.optimization.coordinates.physics import PhysicsCoordinates
 from heterodyne.optimization.nlsq.coarse import coarsened
 from heterodyne.optimization.nlsq.config import NLSQConfig
-from heterodyne.optimization.nlsq.solve import Solutions, objective_value, solve
+from heterodyne.optimization.nlsq.solve import Solutions, compile_solver, objective_value, solve
 from heterodyne.optimization.nlsq.starts import starting_points, to_coordinates
 from heterodyne.optimization.problem import Problem
 from heterodyne.optimization.scaling import Scaling
@@ -58,6 +58,7 @@ def search(problem: Problem, config: NLSQConfig, on_event: EventSink = ignore_ev
         averaged frames.
     """
     coarse = coarsened(problem)
+    _compile(problem, coarse, config)
     total = config.n_rounds + 1 if coarse is problem else config.n_rounds + 2
     found = _explored(coarse, config, lambda k: on_event(Progress("search", k, total)))
     if coarse is not problem:
@@ -66,6 +67,22 @@ def search(problem: Problem, config: NLSQConfig, on_event: EventSink = ignore_ev
         found = _polished(problem, _off_walls(problem, starts), config, config.max_iterations)
     on_event(Progress("search", total, total))
     return found.best(config.n_starts)
+
+
+def compile_search(problem: Problem, config: NLSQConfig) -> None:
+    """Have the code of ``search`` compiled in the background.
+
+    Args:
+        problem: As it will be given.
+        config: Likewise.
+    """
+    _compile(problem, coarsened(problem), config)
+
+
+def _compile(problem: Problem, coarse: Problem, config: NLSQConfig) -> None:
+    compile_solver(coarse, config.n_starts)
+    if coarse is not problem:
+        compile_solver(problem, min(_MODES, config.n_starts))
 
 
 def _explored(problem: Problem, config: NLSQConfig, on_round: Callable[[int], None]) -> Solutions:
@@ -122,7 +139,7 @@ def _off_walls(problem: Problem, y: FloatArray) -> FloatArray:
     return to_coordinates(problem.coordinates.inside(parameters), problem.coordinates)
 
 
-@partial(jax.jit, static_argnames="coordinates")
+@partial(jax.jit, static_argnames="coordinates", compiler_options=RUNS_ONCE)
 def _parameters(y: JaxArray, coordinates: PhysicsCoordinates) -> JaxArray:
     return jax.vmap(lambda row: coordinates.forward(row)[0])(y)
 

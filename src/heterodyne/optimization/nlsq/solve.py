@@ -17,6 +17,7 @@ import numpy as np
 
 from heterodyne._typing import BoolArray, FloatArray, JaxArray
 from heterodyne.core._jax import jax, jnp
+from heterodyne.core.ahead import compile_ahead
 from heterodyne.core.information import gram
 from heterodyne.core.likelihood import PairData
 from heterodyne.optimization.coordinates.physics import PhysicsCoordinates
@@ -216,6 +217,21 @@ def _update(
         choose(jnp.maximum(s.scale, diagonal), s.scale),
         jnp.clip(damping, 1e-12, _LARGEST_DAMPING),
         jnp.where(better, 2.0, jnp.minimum(2.0 * s.growth, 64.0)),
+    )
+
+
+def compile_solver(problem: Problem, n_starts: int) -> None:
+    """Have the code of ``solve`` compiled in the background.
+
+    Args:
+        problem: As it will be given.
+        n_starts: Number of starts.
+    """
+    y = jnp.zeros((n_starts, problem.coordinates.size))
+    given = jnp.zeros(n_starts, bool)
+    weight = jnp.asarray(1.0)
+    compile_ahead(
+        _differentiate, y, given, weight, problem.data, problem.coordinates, problem.scaling
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from heterodyne._typing import FloatArray, JaxArray
 from heterodyne.config.parameter_names import PHYSICS_PARAM_NAMES
-from heterodyne.core._jax import jax, jnp
+from heterodyne.core._jax import RUNS_ONCE, jax, jnp
 from heterodyne.core.likelihood import PairData
 from heterodyne.optimization.coordinates.physics import PhysicsCoordinates
 from heterodyne.optimization.problem import Problem
@@ -54,7 +54,7 @@ def to_coordinates(parameters: FloatArray, coordinates: PhysicsCoordinates) -> F
     return np.asarray(_inverse(jnp.asarray(parameters), coordinates))
 
 
-@partial(jax.jit, static_argnames="coordinates")
+@partial(jax.jit, static_argnames="coordinates", compiler_options=RUNS_ONCE)
 def _inverse(points: JaxArray, coordinates: PhysicsCoordinates) -> JaxArray:
     return jax.vmap(coordinates.inverse)(points)
 

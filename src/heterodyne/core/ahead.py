@@ -1,0 +1,30 @@
+"""Compiling ahead: in a thread of its own, while the work that comes before goes on."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+_COMPILER = ThreadPoolExecutor(1, thread_name_prefix="compiler")
+
+
+def compile_ahead(function: Any, *args: Any, **kwargs: Any) -> Future[None]:
+    """Compile a jitted function in the background for a call that will come.
+
+    The call finds the code ready, or waits for the rest of the compilation only if it asks for
+    it in the same form: positional and keyword arguments, shapes and types as here. What fails
+    here fails again, and is seen, in that call.
+
+    Args:
+        function: Made by ``jax.jit``.
+        *args: As in the call; of arrays only shape and type matter.
+        **kwargs: Likewise.
+
+    Returns:
+        When the code is ready.
+    """
+
+    def compiled() -> None:
+        function.lower(*args, **kwargs).compile()
+
+    return _COMPILER.submit(compiled)
