@@ -38,7 +38,13 @@ from heterodyne.optimization.cmc._engine import drive
 from heterodyne.optimization.cmc._frame import Frame
 from heterodyne.optimization.cmc._importance import ImportanceSampler, smoothed
 from heterodyne.optimization.cmc._linear import Completed
-from heterodyne.optimization.cmc._mixture import Component, tempered
+from heterodyne.optimization.cmc._mixture import (
+    Component,
+    draw_mixture,
+    first_round,
+    log_mixture,
+    tempered,
+)
 from heterodyne.optimization.cmc._passes import Keeper
 from heterodyne.optimization.cmc._pipeline import fit_run
 
@@ -143,7 +149,7 @@ def test_the_seed_decides_the_draws():
 def test_it_stops_after_the_round_that_suffices():
     sampler, events = sampler_of(target_of(*FLAT), frame_of(*FLAT)), []
     draws = drive(sampler, sampler.start(), lambda draws: True, on_event=events.append)
-    assert (len(draws.proposals.weights), draws.proposals.rounds) == (4096, 1)
+    assert (len(draws.proposals.weights), draws.proposals.rounds) == (4096, 3)
     assert all(isinstance(e, Progress) and e.stage == "draws" for e in events)
     assert [e.done for e in events] == [0, 1024, 2048, 3072, 4096]
 
@@ -212,12 +218,23 @@ def test_a_bent_density_is_covered_by_several_components(monkeypatch):
         assert points.weights @ square == pytest.approx(variance, abs=4 * error)
 
 
-def test_tails_heavier_than_those_of_the_mixture_are_noticed(monkeypatch):
+def test_tails_heavier_than_those_of_the_mixture_are_noticed():
     heavy = stats.multivariate_t(np.zeros(3), np.eye(3), df=0.3)
-    monkeypatch.setattr(_importance, "complete", completed_by(heavy.logpdf))
+    mixture = first_round([(np.zeros(3), np.eye(3))]).mixture
+    z = draw_mixture(mixture, np.random.default_rng(2), 20_000)
+    assert smoothed(heavy.logpdf(z) - log_mixture(mixture, z))[1] > 0.7
+
+
+def test_mixtures_grow_into_tails_heavier_than_theirs(monkeypatch):
+    cauchy = stats.multivariate_t(np.zeros(3), np.eye(3), df=1.0)
+    monkeypatch.setattr(_importance, "complete", completed_by(cauchy.logpdf))
     sampler = sampler_of(target_of(*FLAT), Frame(jnp.zeros(4), jnp.eye(4)))
-    draws = drive(sampler, sampler.start(), lambda draws: True)
-    assert draws.proposals.k_hat > 0.7
+    points = drive(sampler, sampler.start(), never).proposals
+    assert points.k_hat < 0.7
+    x = points.y[:, [0, 1, 3]]
+    for place in range(3):
+        below = points.weights @ (x[:, place] < stats.cauchy.ppf(0.025))
+        assert below == pytest.approx(0.025, abs=0.01)
 
 
 def test_points_without_density_have_no_weight(monkeypatch):

@@ -50,7 +50,7 @@ def simulated(case):
 def test_the_default_engine_draws_the_reference_posterior(name):
     case = CASES[name]
     data, c2 = simulated(case)
-    space = ParameterSpace.from_config(SETUP["priors"])
+    space = ParameterSpace.from_config(case["priors"])
     fit = fit_scaled(bind(data, space), ScalingMode.INDIVIDUAL)
     noise = NoiseSettings(scale=SETUP["noise_scale"])
     analysis = analyse(fit, c2, CMCConfig(), noise)

@@ -11,6 +11,7 @@ are picked among the points of independent groups.
 from __future__ import annotations
 
 import os
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -42,9 +43,11 @@ from heterodyne.optimization.cmc._mixture import (
 from heterodyne.optimization.cmc._nuts import Target
 from heterodyne.optimization.posterior import Posterior
 
-_ROUND = 4096
-_ROUNDS = 12
 _BLOCK = 1024
+# Points at the ends of rounds. The first rounds, which are far from the posterior, are short,
+# and too few to be judged.
+_ENDS = tuple(_BLOCK * k for k in (1, 2, *range(4, 52, 4)))
+_JUDGED = _ENDS[2]
 _PART = 256
 # Draws of each group.
 _PICKED = 1000
@@ -135,23 +138,23 @@ class ImportanceSampler:
         return ImportanceState(*(np.concatenate(c) for c in zip(state, new, strict=True)))
 
     def looked_at(self, state: ImportanceState) -> bool:
-        """Whether a round has ended."""
-        return len(state.z) > 0 and len(state.z) % _ROUND == 0
+        """Whether a round has ended, and there are enough points to judge."""
+        return len(state.z) in _ENDS and len(state.z) >= _JUDGED
 
     def finished(self, state: ImportanceState) -> bool:
         """Whether all rounds have ended."""
-        return len(state.z) >= _ROUND * _ROUNDS
+        return len(state.z) >= _ENDS[-1]
 
     def progress(self, state: ImportanceState) -> Progress:
         """Say how many points there are."""
-        return Progress(self.stage, len(state.z), _ROUND * _ROUNDS)
+        return Progress(self.stage, len(state.z), _ENDS[-1])
 
     def draws(self, state: ImportanceState) -> Draws:
         """Pick draws of equal weight; there is at least one block of points."""
         weights, k_hat = smoothed(self._log_weights(state, self._rounds_until(state)))
         rng = np.random.default_rng((self.seed, 1, len(weights)))
         chosen = picked(weights, self.n_groups, self.n_draws, rng)
-        rounds = -(-len(weights) // _ROUND)
+        rounds = bisect_left(_ENDS, len(weights)) + 1
         return Draws(
             state.y[chosen],
             state.log_density[chosen],
@@ -185,9 +188,9 @@ class ImportanceSampler:
 
     def _rounds_until(self, state: ImportanceState) -> list[Round]:
         """All rounds up to the one that is to be drawn from or has ended."""
-        known, needed = self._rounds, min(len(state.z) // _ROUND + 1, _ROUNDS)
+        known, needed = self._rounds, min(bisect_right(_ENDS, len(state.z)) + 1, len(_ENDS))
         while len(known) < needed:
-            known.append(self._next(state.first(_ROUND * len(known))) if known else self._first())
+            known.append(self._next(state.first(_ENDS[len(known) - 1])) if known else self._first())
         return known[:needed]
 
     def _next(self, past: ImportanceState) -> Round:
@@ -199,7 +202,8 @@ class ImportanceSampler:
 
     def _log_weights(self, state: ImportanceState, rounds: list[Round]) -> FloatArray:
         """Log density over the mean density of the rounds that the points come from."""
-        counts = [min(_ROUND, len(state.z) - _ROUND * k) for k in range(len(rounds))]
+        ends = np.minimum(_ENDS[: len(rounds)], len(state.z))
+        counts = np.diff(ends, prepend=0)
         proposed = [
             np.log(n / len(state.z)) + self._log_proposed(k, state.z)
             for k, n in enumerate(counts)
