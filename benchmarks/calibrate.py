@@ -1,6 +1,7 @@
-"""Whether intervals hold what they promise: ``python -m benchmarks.calibrate [NAME ...]``.
+"""Whether intervals hold what they promise: ``python -m benchmarks.calibrate [NAME [COUNT] ...]``.
 
-Known truths are simulated, fitted and sampled; the figures go to docs/calibration.md.
+Known truths are simulated, fitted and sampled; the figures go to docs/calibration.md. A count
+after a name is the number of data sets, as in ``sbc 100``.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def analysed(
     """Fit and sample one data set with the default settings; returns the seconds, too."""
     started = time.perf_counter()
     problem = bound(experiment, c2)
-    compile_analysis(problem)
+    compile_analysis(problem, CMCConfig())
     fit = fit_problem(problem)
     analysis = analyse(fit, c2, CMCConfig(), NoiseSettings(diagonal_is_raw))
     return analysis, time.perf_counter() - started
@@ -138,17 +139,42 @@ def speckles(count: int = 40) -> Section:
     )  # fmt: skip
 
 
-SECTIONS: dict[str, Callable[[], Section]] = {"independent": independent, "speckles": speckles}
+# Benchmarks of whole runs import this module, and are not to wait for what these draw with.
+def ranks(count: int = 500) -> Section:
+    """Ranks of truths under priors with which the data inform."""
+    from benchmarks import sbc
+
+    return sbc.informed(count)
 
 
-def main(names: list[str]) -> int:
+def documented_ranks(count: int = 100) -> Section:
+    """Ranks of truths under the documented priors."""
+    from benchmarks import sbc
+
+    return sbc.documented(count)
+
+
+SECTIONS: dict[str, Callable[..., Section]] = {
+    "independent": independent,
+    "speckles": speckles,
+    "sbc": ranks,
+    "sbc_documented": documented_ranks,
+}
+
+
+def main(words: list[str]) -> int:
     """Run calibrations, all or those that are named, and write their sections."""
-    unknown = sorted(set(names) - set(SECTIONS))
-    if unknown:
-        print(f"no calibration {', '.join(unknown)}; there are {', '.join(SECTIONS)}")
-        return 2
-    for name in names or SECTIONS:
-        section = SECTIONS[name]()
+    counts: dict[str, list[int]] = {}
+    for word in words:
+        if word in SECTIONS:
+            counts[word] = []
+        elif word.isdecimal() and counts:
+            counts[[*counts][-1]] = [int(word)]
+        else:
+            print(f"no calibration {word}; there are {', '.join(SECTIONS)}")
+            return 2
+    for name, count in (counts or {key: [] for key in SECTIONS}).items():
+        section = SECTIONS[name](*count)
         print(section.markdown())
         write(section, PATH, _HEAD)
     return 0

@@ -6,6 +6,7 @@ and tests are sinks. Work never prints.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -47,3 +48,19 @@ EventSink = Callable[[Event], None]
 
 def ignore_events(event: Event) -> None:
     """Drop an event; the default sink of the Python interface."""
+
+
+def log_events(logger: logging.Logger, info: int = logging.INFO) -> EventSink:
+    """Make a sink that writes messages to a log and drops progress.
+
+    Args:
+        logger: Where to.
+        info: Level of messages without a warning.
+    """
+    levels = {"info": info, "warning": logging.WARNING, "error": logging.ERROR}
+
+    def sink(event: Event) -> None:
+        if isinstance(event, Message):
+            logger.log(levels[event.severity], "%s", event.text)
+
+    return sink

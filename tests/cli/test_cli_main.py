@@ -11,7 +11,9 @@ import heterodyne
 from heterodyne._errors import ConfigError, DataError, InterruptedRunError, SamplingError
 from heterodyne.cli import main as main_module
 
-VERBS = ["simulate", "inspect", "init", "check", "fit", "sample", "report"]
+VERBS = [
+    "simulate", "inspect", "init", "check", "fit", "sample", "worker", "watch", "cancel", "report",
+]  # fmt: skip
 
 
 def test_help_lists_the_verbs_in_the_order_of_the_work(run):

@@ -5,10 +5,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from heterodyne import report
+from heterodyne import _cores, report
 from heterodyne._errors import InterruptedRunError
 from heterodyne._events import Message
+from heterodyne.cli._tasks import perform
+from heterodyne.io.work_folder import Task, WorkFolder
 from heterodyne.optimization.cmc import _pipeline
+from heterodyne.optimization.cmc.backends import _local_work, cluster
 
 
 def row(name, *, corrected=None, contraction=0.9, unit="Å/s"):
@@ -40,10 +43,17 @@ def pipeline(monkeypatch):
     calls = []
 
     def install(outcome):
-        def run(config, data, folder, on_event, *, resume=False):
+        def run(config, data, folder, on_event, *, resume=False, transport=None):
             found = set(folder.path.glob("checkpoint_*"))
             calls.append(
-                SimpleNamespace(config=config, data=data, folder=folder, resume=resume, found=found)
+                SimpleNamespace(
+                    config=config,
+                    data=data,
+                    folder=folder,
+                    resume=resume,
+                    found=found,
+                    transport=transport,
+                )
             )
             on_event(Message("Drawing."))
             found = outcome()
@@ -217,3 +227,91 @@ def test_report_of_no_run_is_refused(run, tmp_path):
     assert done.code == 1
     assert "this is no run folder" in done.err
     assert list((tmp_path / "empty").iterdir()) == []
+
+
+SHARDS = ("--set", "optimization.cmc.sharding.num_shards=3")
+
+
+def backend(name):
+    return ("--set", f"optimization.cmc.backend_config.name={name}")
+
+
+@pytest.mark.parametrize(
+    "args", [(), backend("multiprocessing"), (*SHARDS, *backend("cpu"))], ids=len
+)
+def test_this_process_draws_all_pairs_and_shards_of_one_processor(run, run_file, pipeline, args):
+    calls = pipeline(summary)
+    assert run("sample", run_file, *args).code == 0
+    assert calls[0].transport is None
+
+
+def chains(number):
+    return ("--set", f"optimization.cmc.per_shard_mcmc.num_chains={number}")
+
+
+@pytest.mark.parametrize(
+    ("cores", "args", "drawn_here"),
+    [
+        (4, chains(4), True),
+        (5, chains(4), False),
+        (2, chains(1), False),
+        (2, ("--set", "optimization.cmc.backend_config.chain_method=sequential"), False),
+        (1, chains(1), True),
+        (1, backend("multiprocessing"), True),
+    ],
+)
+def test_processes_are_taken_where_chains_leave_processors_idle(
+    run, run_file, pipeline, monkeypatch, cores, args, drawn_here
+):
+    monkeypatch.setattr(_cores, "usable_cores", lambda: cores)
+    calls = pipeline(summary)
+    assert run("sample", run_file, *SHARDS, *args).code == 0
+    assert (calls[0].transport is None) == drawn_here
+
+
+@pytest.mark.parametrize("name", ["multiprocessing", "worker_pool"])
+def test_processes_draw_shards(run, run_file, pipeline, monkeypatch, tmp_path, name):
+    monkeypatch.setattr(_cores, "usable_cores", lambda: 4)
+    asked = []
+    monkeypatch.setattr(_local_work, "run_tasks", lambda *args: asked.append(args))
+    calls = pipeline(summary)
+    assert run("sample", run_file, *SHARDS, *backend(name)).code == 0
+    calls[0].transport(["a task"])
+    ((work, folder, tasks, settings, _),) = asked
+    assert (work, folder, tasks) == (perform, tmp_path / "results", ["a task"])
+    assert settings == _local_work.LocalWork()
+
+
+def test_a_cluster_draws_shards(run, run_file, pipeline, monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(cluster, "run_on_cluster", lambda *args: asked.append(args))
+    calls = pipeline(summary)
+    section = ("--set", "cluster.scheduler=slurm")
+    undivided = run("sample", run_file, *section, "--force")
+    assert undivided.code == 0
+    assert "warning: The section cluster is not used" in undivided.err
+    assert calls.pop().transport is None
+    assert run("sample", run_file, *SHARDS, *section, "--force").code == 0
+    calls[0].transport(["a task"])
+    ((work, folder, tasks, settings, _),) = asked
+    assert (work, folder, tasks) == (perform, tmp_path / "results", ["a task"])
+    assert settings == calls[0].config.cluster
+
+
+@pytest.mark.parametrize("name", ["pbs", "pjit"])
+def test_backends_that_draw_no_shards_are_refused(run, run_file, pipeline, name):
+    pipeline(summary)
+    done = run("sample", run_file, *SHARDS, *backend(name))
+    assert done.code == 1
+    assert f"the backend '{name}' draws no shards of a run" in done.err
+    assert "Choose one of these, or describe a cluster in the section cluster" in done.err
+
+
+def test_force_clears_the_folder_of_work(run, run_file, pipeline, tmp_path):
+    pipeline(summary)
+    run("sample", run_file)
+    WorkFolder.create(tmp_path / "results", "shard", [Task("shard-0001")])
+    assert run("sample", run_file).code == 0
+    assert WorkFolder.is_in(tmp_path / "results")
+    assert run("sample", run_file, "--force").code == 0
+    assert not (tmp_path / "results" / "work").exists()

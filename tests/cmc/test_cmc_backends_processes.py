@@ -19,10 +19,11 @@ import pytest
 from backend_cases import MarkedModel, model, prepare, prepared, refuse_all, refuse_first, work
 from test_cmc_backends_shards import CONFIG, SPACE, drawn_here, here, payload, shard
 
+from heterodyne._cores import usable_cores
 from heterodyne._errors import ConfigError, SamplingError
 from heterodyne.config.cmc import CMCConfig
 from heterodyne.core._jax import jax
-from heterodyne.optimization.cmc.backends import base, worker_pool
+from heterodyne.optimization.cmc.backends import worker_pool
 from heterodyne.optimization.cmc.backends._dispatch import dispatch
 from heterodyne.optimization.cmc.backends._schedule import Limits
 from heterodyne.optimization.cmc.backends._workers import Job
@@ -309,7 +310,7 @@ def test_a_pool_is_worth_it_from_three_shards_on(n_shards, worth):
 
 
 def test_a_number_of_workers():
-    assert WorkerPoolBackend().n_workers == base.usable_cores()
+    assert WorkerPoolBackend().n_workers == usable_cores()
     assert WorkerPoolBackend(3).n_workers == 3
     with pytest.raises(ConfigError, match="n_workers"):
         WorkerPoolBackend(0)

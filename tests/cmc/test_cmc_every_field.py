@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import fields, replace
 
 import numpy as np
@@ -10,16 +9,18 @@ import pytest
 from core_cases import ANGLES, SMALL, fit_result, make_model, simulate
 
 from heterodyne._errors import HeterodyneError
+from heterodyne._events import ignore_events
 from heterodyne.config.cmc import CMCConfig
 from heterodyne.optimization.bind import charts_of
-from heterodyne.optimization.cmc import _sharded, core
+from heterodyne.optimization.cmc import _sharded
 from heterodyne.optimization.cmc._diagnostics import limits_of
+from heterodyne.optimization.cmc._divide import divided
 from heterodyne.optimization.cmc._inputs import informed, refuse_degenerate, started, with_priors
 from heterodyne.optimization.cmc._sampler import Schedule
 from heterodyne.optimization.cmc._shard_store import shard_keeper
 from heterodyne.optimization.cmc._surroundings import profiled, with_modes
 from heterodyne.optimization.cmc.backends.base import select_backend
-from heterodyne.optimization.cmc.core import fit_cmc_multi_phi, sharding_of
+from heterodyne.optimization.cmc.core import fit_cmc_multi_phi
 
 POINTS, ANGLES_MANY = 500, 3
 FULL = CMCConfig(dense_mass=False, adaptive_sampling=False)
@@ -32,26 +33,13 @@ def schedule(config):
 
 
 def division(config):
-    return sharding_of(config, 300_000, 3)
+    return divided(config, 316, 3, "nuts", ignore_events)
 
 
 def told(config):
-    """What is logged about the choice of one pass."""
+    """What is said about the choice of one pass."""
     messages = []
-
-    class Handler(logging.Handler):
-        def emit(self, record):
-            messages.append(record.getMessage())
-
-    handler = Handler()
-    core._LOG.addHandler(handler)
-    level = core._LOG.level
-    core._LOG.setLevel(logging.INFO)
-    try:
-        sharding_of(config, 300_000, 3)
-    finally:
-        core._LOG.removeHandler(handler)
-        core._LOG.setLevel(level)
+    divided(config, 316, 3, "nuts", messages.append)
     return messages
 
 

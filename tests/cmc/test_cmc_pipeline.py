@@ -9,14 +9,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import xarray
-from cmc_cases import CONFIG, DT, FIXED, N_FRAMES, PHI, SPACE, T, experiment, measured
+from cmc_cases import CMC, CONFIG, DT, FIXED, N_FRAMES, PHI, SPACE, T, experiment, measured
 
 from heterodyne._errors import ConfigError, DataError, InterruptedRunError
 from heterodyne._events import Message, Progress
-from heterodyne.config.schema import Noise
+from heterodyne.cli._tasks import perform
+from heterodyne.config.schema import Noise, RunConfig
 from heterodyne.core.simulate import Detector, simulate_speckles
 from heterodyne.data.select import exclude_frames
 from heterodyne.io.run_folder import RunFolder, checkpoint
+from heterodyne.io.work_folder import WorkFolder
 from heterodyne.optimization import bind as bind_module
 from heterodyne.optimization.bind import bind, fit_scaled
 from heterodyne.optimization.cmc import _pipeline
@@ -243,6 +245,83 @@ def test_weighted_draws_are_interrupted_and_written_alike(done, tmp_path):
         other = walked[row["name"]]
         assert row["mean"] == pytest.approx(other["mean"], abs=0.4 * other["sd"]), row["name"]
         assert row["sd"] == pytest.approx(other["sd"], rel=0.25), row["name"]
+
+
+SHARDS = CMC | {"num_shards": 2, "min_ess": 20, "max_r_hat": 1.5, "heterogeneity_abort": False}
+
+
+def go_sharded(path, on_event=print, transport=None):
+    document = CONFIG.model_dump(mode="json")
+    document["optimization"]["cmc"] = SHARDS
+    document["optimization"]["engine"] = "nuts"
+    config = RunConfig.model_validate(document)
+    return _pipeline.run(config, speckles(), RunFolder(path), on_event, transport=transport)
+
+
+def by_hand(path):
+    return lambda tasks: [perform(str(path), task.name) for task in tasks]
+
+
+@pytest.fixture(scope="module")
+def sharded(tmp_path_factory):
+    """A run of two shards in one process."""
+    path, events = tmp_path_factory.mktemp("sharded"), []
+    return Run(RunFolder(path), go_sharded(path, events.append), events, checkpoints(path))
+
+
+def test_a_run_file_may_divide_the_data(sharded):
+    told = [event.text for event in sharded.events if isinstance(event, Message)]
+    assert "The pairs are divided into 2 shards (random), since num_shards is 2." in told
+    assert {checkpoint("shard1_nuts"), checkpoint("shard2_nuts")} <= sharded.kept
+    shards = sharded.read("summary.json")["shards"]
+    assert (shards["num_shards"], shards["strategy"]) == (2, "random")
+    assert sum(one["n_pairs"] for one in shards["each"]) == N_FRAMES * (N_FRAMES - 1) // 2
+    assert all(one["converged"] for one in shards["each"])
+    rows = {row["name"] for row in sharded.read("summary.json")["rows"] if row["kind"] == "derived"}
+    assert set(shards["compared"]) == rows
+    for found in shards["compared"].values():
+        assert np.shape(found["shards"]) == (2, 3)
+        assert (np.diff([*found["shards"], found["combined"]], axis=1) >= 0).all()
+    text = " ".join(sharded.finished.verdict.sentences)
+    assert "divided into 2 shards (random)" in text
+    assert "Held against all pairs" in text
+
+
+def test_workers_leave_the_files_of_one_process(sharded, tmp_path):
+    go_sharded(tmp_path, transport=by_hand(tmp_path))
+    ours, theirs = (
+        xarray.load_datatree(path / "posterior.nc", engine="h5netcdf")
+        for path in (tmp_path, sharded.folder.path)
+    )
+    assert ours.identical(theirs)
+    RunFolder(tmp_path).remove_checkpoints()
+    assert {file.name for file in tmp_path.iterdir()} == {*FILES, "work"}
+    assert len(WorkFolder.open(tmp_path).records()) == 2
+    RunFolder(tmp_path).clear()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupt_among_workers_keeps_what_they_did(sharded, tmp_path):
+    def interrupted(tasks):
+        perform(str(tmp_path), tasks[0].name)
+        raise KeyboardInterrupt
+
+    with pytest.raises(InterruptedRunError, match="The same command goes on with it"):
+        go_sharded(tmp_path, transport=interrupted)
+    asked, events = [], []
+
+    def rest(tasks):
+        asked.extend(task.name for task in WorkFolder.open(tmp_path).unsettled())
+        by_hand(tmp_path)(tasks)
+
+    go_sharded(tmp_path, events.append, rest)
+    assert asked == ["shard-0002"]
+    assert Message("Going on with the interrupted run in this folder.") in events
+    ours, theirs = (
+        xarray.load_datatree(path / "posterior.nc", engine="h5netcdf")
+        for path in (tmp_path, sharded.folder.path)
+    )
+    assert ours.identical(theirs)
 
 
 def test_a_run_stopped_before_its_first_draw_starts_anew(tmp_path, monkeypatch):

@@ -24,6 +24,7 @@ from heterodyne.optimization.cmc._diagnostics import bfmi
 from heterodyne.optimization.cmc._draws import Draws, Proposals
 from heterodyne.optimization.cmc._record import data_tree
 from heterodyne.optimization.cmc._summary import mixing, narrowest
+from heterodyne.optimization.cmc.io import load_inference_data, save_inference_data
 from heterodyne.optimization.cmc.results import cmc_result_to_arviz
 from heterodyne.viz import chains as chain_pictures
 from heterodyne.viz import posterior, sampler, style
@@ -371,8 +372,8 @@ def test_autocorrelations_are_those_of_the_chains(drawn, tmp_path):
     _, *lines = panel.get_lines()
     assert len(lines) == CHAINS
     for line, chain in zip(lines, make_draws()[..., 1], strict=True):
-        np.testing.assert_array_equal(line.get_xdata(), np.arange(101))
-        np.testing.assert_allclose(line.get_ydata(), array_stats.autocorr(chain)[:101])
+        np.testing.assert_array_equal(line.get_xdata(), np.arange(21))
+        np.testing.assert_allclose(line.get_ydata(), array_stats.autocorr(chain)[:21])
     band = panel.patches[0].get_height() / 2
     assert band == pytest.approx(1.96 / np.sqrt(DRAWS))
 
@@ -530,12 +531,48 @@ def test_groups_of_a_run_name_their_engine():
         corrected=SimpleNamespace(all=lambda: x),
         corrected_draws=picked,
         rows=(),
+        verdict=SimpleNamespace(converged=False, headline="Not converged."),
     )
     tree = data_tree(analysis)
     assert tree["sample_stats"].attrs["engine"] == "nuts"
     assert tree["corrected_sample_stats"].attrs["engine"] == "importance"
     believed = cmc_result_to_arviz(make_result(inference_data=tree, samples=x, bfmi=None))
     assert believed["sample_stats"].attrs["engine"] == "importance"
+    assert believed.attrs == tree.attrs == {"converged": 0, "verdict": "Not converged."}
+
+
+def test_the_verdict_of_a_run_stands_above_its_pictures(drawn, tmp_path):
+    tree = groups({"energy": np.ones((CHAINS, DRAWS)) + RNG.normal(size=(CHAINS, DRAWS))})
+    tree.attrs = {"converged": 0, "verdict": "Not converged: do not use these numbers."}
+    back = load_inference_data(save_inference_data(tree, tmp_path / "groups.nc"))
+    figures = [
+        plotting.plot_trace_summary(back),
+        plotting.plot_pair_plot(back, divergences=False),
+        plotting.plot_diagnostics_summary(back),
+        plotting.plot_posterior_predictive(back, np.ones(5), np.arange(5.0)),
+    ]
+    plotting.generate_diagnostic_plots(back, tmp_path)
+    assert len(drawn) == 5
+    for figure in [*figures, *drawn]:
+        assert figure.get_suptitle() == "Not converged: do not use these numbers."
+    tree.attrs["converged"] = 1
+    assert plotting.plot_trace_summary(tree).get_suptitle() == ""
+
+
+@pytest.mark.parametrize(
+    ("chains", "draws", "shift", "words"),
+    [
+        (4, 500, 0.0, ""),
+        (4, 500, 1.0, "R-hat of x is"),
+        (2, 100, 0.0, "effective draws (needed 400)"),
+        (1, 500, 0.0, "one chain has no R-hat"),
+    ],
+)
+def test_draws_that_have_not_converged_are_called_so(chains, draws, shift, words):
+    x = np.random.default_rng(1).normal(size=(chains, draws)) + shift * np.arange(chains)[:, None]
+    warning = plotting.plot_trace_summary(tree_of(posterior={"x": x})).get_suptitle()
+    assert words in warning.replace("\n", " ")
+    assert bool(warning) == bool(words)
 
 
 def test_groups_of_corrected_draws_hold_their_own_record():

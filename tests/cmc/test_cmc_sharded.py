@@ -16,10 +16,11 @@ from heterodyne.config.cmc import CMCConfig
 from heterodyne.core._jax import jnp
 from heterodyne.data import from_arrays
 from heterodyne.optimization.bind import bind
-from heterodyne.optimization.cmc import _sharded, core
-from heterodyne.optimization.cmc._assign import STRATEGIES, Sharding, shards_of
+from heterodyne.optimization.cmc import _divide, _sharded, core
+from heterodyne.optimization.cmc._assign import STRATEGIES, Sharding, assigned, shard_of
+from heterodyne.optimization.cmc._divide import divided
 from heterodyne.optimization.cmc._nuts import Target
-from heterodyne.optimization.cmc.core import fit_cmc_multi_phi, fit_cmc_sharded, sharding_of
+from heterodyne.optimization.cmc.core import fit_cmc_multi_phi, fit_cmc_sharded
 from heterodyne.optimization.posterior import Posterior, Unknowns
 
 COUNTS = st.integers(2, 7)
@@ -93,7 +94,8 @@ def test_posteriors_of_shards_multiply_to_the_posterior(strategy):
         return float(posterior.log_density(jnp.asarray(y), *target))
 
     whole = np.array([density(y, Target(problem.data, scale)) for y in points])
-    shards = list(shards_of(problem.data, c2, Sharding(3, strategy, 1)))
+    labels = assigned(problem.data, c2.shape, Sharding(3, strategy, 1))
+    shards = [shard_of(problem.data, c2, labels, k) for k in range(3)]
     assert sum(int(s.n_pairs.sum()) for s in shards) == problem.n_pairs
     targets = [Target(s, scale, None, 1 / 3) for s in shards]
     product = np.array([sum(density(y, t) for t in targets) for y in points])
@@ -148,26 +150,48 @@ def test_one_angle_in_shards_has_plain_names_and_a_seed_that_is_told():
 
 
 @pytest.mark.parametrize(
-    ("changes", "n_shards"),
+    ("changes", "n_shards", "said"),
     [
-        ({}, None),
-        ({"enable": "never", "num_shards": 4}, None),
-        ({"enable": False, "num_shards": 4}, None),
-        ({"num_shards": 4}, 4),
-        ({"num_shards": 1}, None),
-        ({"max_points_per_shard": 50_000}, 6),
-        ({"enable": "always"}, 3),
-        ({"enable": True}, 3),
+        ({}, None, "149,310 pairs are sampled in one pass, which takes about 1.1 GiB of memory"),
+        ({"min_points_for_cmc": 10**6}, None, "one pass, since they are few"),
+        ({"enable": "never", "num_shards": 4}, None, "one pass, since enable is never"),
+        ({"enable": False, "num_shards": 4}, None, "one pass, since enable is False"),
+        ({"num_shards": 4}, 4, "divided into 4 shards (random), since num_shards is 4"),
+        ({"num_shards": 1}, None, "in one pass"),
+        ({"max_points_per_shard": 50_000}, 6, "since max_points_per_shard is 50,000"),
+        ({"enable": "always"}, 3, "since enable is always"),
+        ({"enable": True}, 3, "since enable is True"),
+        ({"enable": "always", "num_shards": 1}, None, "enable is always, but num_shards is 1"),
+        (
+            {"enable": "always", "min_points_per_shard": 200_000},
+            None,
+            "fewer points than min_points_per_shard (200,000)",
+        ),
     ],
 )
-def test_data_are_divided_on_request_only(changes, n_shards):
-    asked = sharding_of(CMCConfig(**changes), 300_000, 3)
+def test_data_are_divided_on_request_only(changes, n_shards, said):
+    events = []
+    asked = divided(CMCConfig(**changes), 316, 3, "auto", events.append)
     assert (None if asked is None else asked.n_shards) == n_shards
+    (message,) = events
+    assert said in message.text
+
+
+def test_too_little_memory_is_told_before_the_draws(monkeypatch, tmp_path):
+    told = tmp_path / "meminfo"
+    told.write_text("MemTotal:       24000000 kB\nMemAvailable:    1000000 kB\n")
+    monkeypatch.setattr(_divide, "_MEMORY", told)
+    events = []
+    assert divided(CMCConfig(), 316, 3, "nuts", events.append) is None
+    assert events[0].severity == "warning"
+    assert "but 977 MiB are left. Shards would take more" in events[0].text
+    monkeypatch.setattr(_divide, "_MEMORY", tmp_path / "none")
+    assert _divide.memory_left() is None
 
 
 def test_shards_that_fail_are_too_many_or_named(monkeypatch):
     strict = replace(SMALL, enable="always", num_shards=2, min_ess=10**6)
-    with pytest.raises(SamplingError, match="2 of 2 shards did not converge"):
+    with pytest.raises(SamplingError, match=r"2 of 2 .*numbers 1, 2, counted from 1"):
         fit_cmc_multi_phi(make_model(), simulate(ANGLES), ANGLES, strict)
 
 

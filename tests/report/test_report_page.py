@@ -317,6 +317,79 @@ def test_broken_file_is_named(copy, name, content, seen):
         build(copy)
 
 
+class Trap:
+    def __reduce__(self):
+        return pytest.fail, ("a pickled object was loaded",)
+
+
+@pytest.mark.parametrize("name", ["maps.npz", "curves.npz"])
+def test_pickled_objects_are_never_loaded(copy, name):
+    np.savez(copy / name, t=np.array([Trap()], dtype=object))
+    with pytest.raises(ConfigError, match=f"{name}: the arrays cannot be read"):
+        build(copy)
+
+
+def shards_of(summary, failed, problem):
+    """Three shards, of which some failed."""
+    derived = [row for row in summary["rows"] if row["kind"] == "derived"]
+    each = [
+        {
+            "shard": k, "n_pairs": 4000 + k, "r_hat_max": 1.004, "ess_bulk_min": 900.0,
+            "ess_tail_min": 800.0, "divergences": 0, "k_hat": None, "converged": k not in failed,
+        }
+        for k in range(3)
+    ]  # fmt: skip
+    compared = {
+        row["name"]: {
+            "shards": [[row["low"], row["median"], row["high"]]] * 3,
+            "combined": [row["low"], row["median"], row["high"]],
+        }
+        for row in derived
+    }
+    if problem:
+        each[failed[0]] |= dict.fromkeys(("r_hat_max", "ess_bulk_min", "divergences"))
+        each[failed[0]]["problem"] = problem
+        for found in compared.values():
+            found["shards"][failed[0]] = [None] * 3
+    return {
+        "num_shards": 3, "strategy": "stratified", "seed": 7, "method": "consensus_mc",
+        "failed": failed, "k_hat": 0.81, "kish": 321.0, "shift": 0.56,
+        "held_against_all": "corrected", "each": each, "compared": compared,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("problem", [None, "it took longer than 7200 s <b>"])
+def test_shards_have_a_section(copy, problem):
+    def divide(summary):
+        summary["thresholds"]["k_hat"] = 0.7
+        summary["shards"] = shards_of(summary, [1], problem)
+
+    change(copy, "summary.json", divide)
+    text = render(read(copy))
+    page = Page(text)
+    links = [attrs["href"] for tag, attrs in page.elements if tag == "a"]
+    assert links[5:8] == ["#sampler", "#shards", "#data"]
+    (shown,) = re.findall('<section id="shards">.*?</section>', text, re.DOTALL)
+    words = re.sub("<[^>]*>", " ", shown)
+    assert "3 shards (stratified, seed 7), 1 of them left out" in words
+    assert '<span class="wrong">0.81 (needed below 0.7)</span>' in shown
+    assert "0.56 standard deviations" in words
+    assert "Importance sampling of all pairs, which went on from the combined draws." in words
+    assert shown.count("<img") == 1
+    rows = re.findall("<tr><td.*?</tr>", shown)
+    assert [re.findall("<td[^>]*>(.*?)</td>", row)[:2] for row in rows] == [
+        ["1", "4000"], ["2", "4001"], ["3", "4002"],
+    ]  # fmt: skip
+    assert [("✓ used" in row, "✗" in row) for row in rows] == [
+        (True, False), (False, True), (True, False),
+    ]  # fmt: skip
+    if problem is None:
+        assert "✗ left out: did not converge" in rows[1]
+    else:
+        assert "✗ not drawn: it took longer than 7200 s &lt;b&gt;" in rows[1]
+        assert rows[1].count("–") == 3
+
+
 def test_folder_of_no_run_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="no run folder"):
         build(tmp_path)

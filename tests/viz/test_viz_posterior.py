@@ -4,7 +4,7 @@ from matplotlib.colors import to_hex
 from scipy import stats
 
 from heterodyne.viz import style
-from heterodyne.viz.posterior import bands, density, forest, marginals
+from heterodyne.viz.posterior import bands, density, forest, marginals, support_of
 
 RNG = np.random.default_rng(5)
 
@@ -31,6 +31,31 @@ def test_density_does_not_fall_off_at_a_bound():
 def test_density_within_a_narrow_window_keeps_its_scale():
     grid, height = density(RNG.normal(0.0, 1.0, 200_000), (-0.2, 0.2))
     np.testing.assert_allclose(height[1:-1], stats.norm.pdf(grid[1:-1]), atol=0.03)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_density_of_few_normal_draws_ends_without_a_step(seed):
+    draws = np.random.default_rng(seed).normal(size=250)
+    _, height = density(draws, (-5.0, 5.0))
+    assert max(height[1], height[-2]) < 0.03
+
+
+def test_density_stays_within_known_bounds():
+    draws, window = RNG.beta(2.0, 2.0, (2, 500)), (-0.5, 1.5)
+    assert support_of(draws, window)[0] < 0.0
+    low, high = support_of(draws, window, (0.0, 1.0))
+    assert 0.0 <= low < high <= 1.0
+    for chain in draws:
+        grid, height = density(chain, window, (low, high))
+        assert (grid[0], grid[-1]) == (low, high)
+        assert np.trapezoid(height, grid) == pytest.approx(1.0, abs=0.03)
+
+
+def test_density_is_not_cut_off_at_the_window():
+    draws = RNG.normal(size=4000)
+    grid, height = density(draws, (-1.0, 1.0))
+    edge = np.interp([-1.0, 1.0], grid, height)
+    np.testing.assert_allclose(edge, stats.norm.pdf(1.0), atol=0.04)
 
 
 def test_density_of_equal_draws_is_empty():

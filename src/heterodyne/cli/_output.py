@@ -9,6 +9,9 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from heterodyne.optimization.cost import duration as duration
+from heterodyne.optimization.cost import memory as memory
+
 WIDTH = 100
 """Widest line that is printed."""
 
@@ -119,20 +122,6 @@ def measured(value: float, error: float | None) -> tuple[str, str]:
     suffix = f"e{shift:+03d}" if shift else ""
     scale = 10.0**shift
     return f"{value / scale:.{decimals}f}{suffix}", f"{error / scale:.{decimals}f}{suffix}"
-
-
-def duration(seconds: float) -> str:
-    """Write a time to a precision that people use."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    if seconds < 3600:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
-
-
-def memory(size: float) -> str:
-    """Write a number of bytes."""
-    return f"{size / 2**20:.0f} MiB" if size < 2**30 else f"{size / 2**30:.1f} GiB"
 
 
 def findings(found: Iterable[Mapping[str, Any]]) -> str:

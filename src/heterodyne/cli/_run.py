@@ -11,7 +11,7 @@ from heterodyne.cli import _output
 
 if TYPE_CHECKING:
     from heterodyne.config.schema import RunConfig
-    from heterodyne.data import TwoTimeData
+    from heterodyne.data import TwoTimeData, TwoTimeFile
     from heterodyne.io.run_folder import RunFolder
 
 
@@ -37,6 +37,18 @@ def check_folder(config: RunConfig, data: TwoTimeData) -> None:
     RunFolder(Path(config.output.directory)).check(_manifest(config, data))
 
 
+def check_source(config: RunConfig, file: TwoTimeFile) -> None:
+    """Refuse the run folder of another run, before the matrices are read.
+
+    Raises:
+        ConfigError: The folder belongs to other data or settings.
+    """
+    from heterodyne.io.run_folder import RunFolder
+
+    source = {"path": file.path, "sha256": file.digest(), "layout": file.layout.value}
+    RunFolder(Path(config.output.directory)).check(_manifest_of(config, source | {"details": {}}))
+
+
 def open_folder(config: RunConfig, data: TwoTimeData, *, force: bool) -> RunFolder:
     """Make or take the run folder and write what the run is made of.
 
@@ -55,11 +67,16 @@ def open_folder(config: RunConfig, data: TwoTimeData, *, force: bool) -> RunFold
 
 def _manifest(config: RunConfig, data: TwoTimeData) -> dict[str, Any]:
     from heterodyne.data.run_data import describe_source
+
+    return _manifest_of(config, describe_source(data))
+
+
+def _manifest_of(config: RunConfig, source: Mapping[str, Any]) -> dict[str, Any]:
     from heterodyne.io.run_folder import make_manifest
 
     return make_manifest(
         config.model_dump(mode="json"),
-        describe_source(data),
+        source,
         command=["heterodyne", *sys.argv[1:]],
         seed=config.cmc_config().seed,
     )

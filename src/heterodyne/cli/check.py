@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from heterodyne.cli import _output, _run
+from heterodyne._errors import DataError
+from heterodyne.cli import _cluster, _output, _run
 from heterodyne.cli._options import Json, RunFile, Settings
 
 if TYPE_CHECKING:
     from heterodyne.config.schema import RunConfig
+    from heterodyne.data.batch import Member
 
 _DATA_ERROR = 2
 
@@ -21,14 +24,109 @@ def command(run: RunFile, settings: Settings = None, as_json: Json = False) -> N
 
     Says what would be fitted, what stands out in the data, and what the run costs.
     """
+    from heterodyne.data.batch import is_batch
+
     config = _run.load(run, settings)
-    document = _examine(config)
+    if is_batch(config):
+        document = _examine_batch(config)
+        errors = [one for one in document["members"] if one["problem"]]
+    else:
+        document = _examine(config)
+        errors = _errors(document)
+    document["cluster"] = _cluster.examine(config)
     if as_json:
         _output.say_json({"run_file": run} | document)
+    elif "members" in document:
+        _describe_batch(run, document)
     else:
         _describe(run, document)
-    if any(one["severity"] == "error" for one in document["data"]["findings"]):
+    if document["cluster"] is not None and not as_json:
+        _output.say(_output.pairs(_cluster.entries(document["cluster"])))
+    if errors:
         raise typer.Exit(_DATA_ERROR)
+
+
+def _errors(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [one for one in document["data"]["findings"] if one["severity"] == "error"]
+
+
+def _examine_batch(config: RunConfig) -> dict[str, Any]:
+    """What the members would fit, and what all of them cost one after the other."""
+    from heterodyne.data.batch import find_members
+    from heterodyne.optimization.cost import RATES
+
+    members = [_examine_member(one) for one in find_members(config)]
+    usable = [one for one in members if not one["problem"]]
+    costs = [one["predicted"] for one in usable]
+    shapes = {(one["data"]["n_fitted_frames"], len(one["data"]["bins"])) for one in usable}
+    # Members of the same shape share what is compiled.
+    shared = RATES.compile_s * (len(usable) - len(shapes))
+    total = {
+        "n_pairs": sum(cost["n_pairs"] for cost in costs),
+        "memory_bytes": max((cost["memory_bytes"] for cost in costs), default=0.0),
+        "fit_s": sum(cost["fit_s"] for cost in costs) - shared,
+        "sampling_s": sum(cost["sampling_s"] for cost in costs),
+    }
+    return {
+        "method": config.optimization.method,
+        "members": members,
+        "predicted": total,
+        "output": config.output.directory,
+    }
+
+
+def _examine_member(member: Member) -> dict[str, Any]:
+    about = {"name": member.name, "file": member.config.experimental_data.file_path}
+    try:
+        document = _examine(member.config)
+    except DataError as error:
+        return about | {"problem": str(error)}
+    problem = " ".join(f"{one['text']} {one['advice']}" for one in _errors(document))
+    return about | {"problem": problem or None} | document
+
+
+def _describe_batch(run: Path, document: Mapping[str, Any]) -> None:
+    members, cost = document["members"], document["predicted"]
+    usable = [one for one in members if not one["problem"]]
+    _output.say(f"{run} is valid; a batch of {len(members)} members.\n")
+    rows = [_member_cells(one) for one in members]
+    header = ("member", "q (1/Å)", "angles", "frames", "unique pairs", "fit", "draws")
+    _output.say(_output.table(header, rows))
+    found = [
+        (one["name"], f"{severity}: {text} {advice}")
+        for one in usable
+        for severity, text, advice in _warnings(one)
+    ]
+    found += [(one["name"], f"error: {one['problem']}") for one in members if one["problem"]]
+    _output.say(f"\nFindings:\n{_output.pairs(found, '  ') if found else '  none'}\n")
+    entries = [
+        ("memory", f"about {_output.memory(cost['memory_bytes'])} for one member at a time"),
+        ("fits", f"about {_output.duration(cost['fit_s'])} in all"),
+    ]
+    if document["method"] == "cmc":
+        entries.append(("draws", f"about {_output.duration(cost['sampling_s'])} in all"))
+    _output.say(_output.pairs([*entries, ("results", document["output"])]))
+
+
+def _member_cells(one: Mapping[str, Any]) -> tuple[str, ...]:
+    if "data" not in one:
+        return (one["name"], *["–"] * 6)
+    data, cost = one["data"], one["predicted"]
+    return (
+        one["name"],
+        f"{data['q']:.6g}",
+        f"{len(data['bins'])}",
+        f"{data['n_fitted_frames']}",
+        f"{data['unique_pairs']:,}",
+        _output.duration(cost["fit_s"]),
+        _output.duration(cost["sampling_s"]) if one["method"] == "cmc" else "–",
+    )
+
+
+def _warnings(one: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    for finding in one["data"]["findings"]:
+        if finding["severity"] == "warning":
+            yield finding["severity"], finding["text"], finding["advice"]
 
 
 def _examine(config: RunConfig) -> dict[str, Any]:

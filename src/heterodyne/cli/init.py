@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from heterodyne._errors import ConfigError
 from heterodyne.cli import _output
-from heterodyne.cli._options import DataFile, Force, FrameTime, Wavevector
+from heterodyne.cli._options import DataFile, Force, FrameTime
 
 if TYPE_CHECKING:
     from heterodyne.data import TwoTimeFile
+
+ALL: Literal["all"] = "all"
+"""Word for every wavevector of a file."""
 
 
 def command(
@@ -22,7 +25,12 @@ def command(
     out: Annotated[
         Path, typer.Option("--output", "-o", metavar="RUN.yaml", help="Run file to write.")
     ] = Path("run.yaml"),
-    q: Wavevector = None,
+    q: Annotated[
+        str | None,
+        typer.Option(
+            "--q", metavar="Q|all", help="Wavevector in 1/Å; the nearest is taken. all: each one."
+        ),
+    ] = None,
     dt: FrameTime = None,
     force: Force = False,
 ) -> None:
@@ -38,12 +46,13 @@ def command(
         raise ConfigError(
             "the file exists", where=out, remedy="Choose another with -o, or use --force"
         )
-    seen = survey(file, dt=dt, q=q)
-    chosen = _chosen_q(seen.file, q, seen.data.q)
+    asked = _number(q)
+    seen = survey(file, dt=dt, q=asked)
+    chosen = seen.data.q if q == ALL else _chosen_q(seen.file, asked, seen.data.q)
     near = [one.phi for one in seen.file.bins if abs(one.q - chosen) <= 5e-4 * chosen]
     text = render_template(
         file_path=os.path.relpath(file, out.parent),
-        q=chosen,
+        q=ALL if q == ALL else chosen,
         dt=seen.file.dt,
         angles=near,
         n_frames=seen.file.n_frames,
@@ -53,6 +62,18 @@ def command(
     advice = [asdict(one) for one in seen.findings if one.severity != "info"]
     if advice:
         _output.talk(f"Before a fit:\n{_output.findings(advice)}")
+
+
+def _number(q: str | None) -> float | None:
+    """The q asked for; None where there is none, or all are."""
+    if q is None or q == ALL:
+        return None
+    try:
+        return float(q)
+    except ValueError:
+        raise ConfigError(
+            f"{q!r} is no wavevector", where="--q", allowed=f"a number above 0 in 1/Å, or {ALL}"
+        ) from None
 
 
 def _chosen_q(file: TwoTimeFile, asked: float | None, nearest: float) -> float:
@@ -68,7 +89,7 @@ def _chosen_q(file: TwoTimeFile, asked: float | None, nearest: float) -> float:
             f"the file has {len(known)} wavevectors",
             where=file.path,
             allowed=listed,
-            remedy=f"Choose one, such as --q {known[0]}",
+            remedy=f"Choose one, such as --q {known[0]}, or each of them with --q {ALL}",
         )
     if asked is not None and abs(nearest - asked) > 0.02 * asked:
         raise ConfigError(

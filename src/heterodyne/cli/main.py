@@ -15,7 +15,18 @@ import typer
 
 import heterodyne
 from heterodyne._errors import HeterodyneError
-from heterodyne.cli import check, fit, init, inspect, report, sample, simulate
+from heterodyne.cli import (
+    cancel,
+    check,
+    fit,
+    init,
+    inspect,
+    report,
+    sample,
+    simulate,
+    watch,
+    worker,
+)
 from heterodyne.cli._output import talk
 
 INTERRUPTED = 130
@@ -34,7 +45,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 1 usage or run file, 2 data, 3 done but not converged, "
     "130 interrupted.",
 )
-for _verb in (simulate, inspect, init, check, fit, sample, report):
+for _verb in (simulate, inspect, init, check, fit, sample, worker, watch, cancel, report):
     app.command(_verb.__name__.rpartition(".")[2])(_verb.command)
 
 

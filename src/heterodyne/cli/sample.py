@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from heterodyne._errors import ConfigError
-from heterodyne.cli import _output, _run
+from heterodyne.cli import _batch, _output, _run
 from heterodyne.cli._options import Force, Json, Quiet, RunFile, Settings
 from heterodyne.cli._progress import progress
 from heterodyne.cli.report import write_report
+
+if TYPE_CHECKING:
+    from heterodyne.config.schema import RunConfig
 
 _NOT_CONVERGED = 3
 
@@ -23,17 +27,61 @@ def command(
         bool, typer.Option("--resume", help="Go on with an interrupted run.")
     ] = False,
     force: Force = False,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", min=1, help="Processes that share the members of a batch."),
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Draw from the posterior and report.
 
-    Fits first, then draws, and writes all results into the run folder.
+    Fits first, then draws, and writes all results into the run folder. A run file of several
+    files or q is a batch: each member gets a run folder, and a summary lies beside them.
     """
+    from heterodyne.data.batch import is_batch
     from heterodyne.data.run_data import read_run_data
     from heterodyne.io.run_folder import RunFolder
 
     config = _run.load(run, settings)
+    _check(run, config, force=force, resume=resume)
+    if is_batch(config):
+        asked = {"force": force, "resume": resume, "workers": workers}
+        _batch.sample(config, **asked, as_json=as_json, quiet=quiet)
+        return
+    if workers is not None:
+        raise ConfigError(
+            "this is one run, and processes share the runs of a batch",
+            where="--workers",
+            remedy="Leave it out; a batch names several files or q",
+        )
+    if resume:
+        RunFolder.open(config.output.directory)
+    data = read_run_data(config)
+    folder = _run.open_folder(config, data, force=force)
+    with progress(quiet) as on_event:
+        from heterodyne.cli._transport import transport_of
+        from heterodyne.optimization.cmc import _pipeline
+
+        transport = transport_of(config, folder, on_event)
+        done = _pipeline.run(config, data, folder, on_event, resume=resume, transport=transport)
+    report = write_report(folder.path)
+    folder.remove_checkpoints()
+    if as_json:
+        _output.say_json({"folder": folder.path, "report": report} | dict(done.summary))
+    else:
+        describe(done.summary)
+        _output.say(f"\nReport: {report}")
+    if not done.verdict.converged:
+        raise typer.Exit(_NOT_CONVERGED)
+
+
+def _check(run: Path, config: RunConfig, *, force: bool, resume: bool) -> None:
+    """Refuse what cannot be meant.
+
+    Raises:
+        ConfigError: There is nothing to draw, or options contradict each other.
+    """
     if config.optimization.method != "cmc":
         raise ConfigError(
             f"optimization.method is {config.optimization.method}, so there is nothing to draw",
@@ -46,23 +94,6 @@ def command(
             where="sample",
             remedy="Give one of them",
         )
-    if resume:
-        RunFolder.open(config.output.directory)
-    data = read_run_data(config)
-    folder = _run.open_folder(config, data, force=force)
-    with progress(quiet) as on_event:
-        from heterodyne.optimization.cmc import _pipeline
-
-        done = _pipeline.run(config, data, folder, on_event, resume=resume)
-    report = write_report(folder.path)
-    folder.remove_checkpoints()
-    if as_json:
-        _output.say_json({"folder": folder.path, "report": report} | dict(done.summary))
-    else:
-        describe(done.summary)
-        _output.say(f"\nReport: {report}")
-    if not done.verdict.converged:
-        raise typer.Exit(_NOT_CONVERGED)
 
 
 def describe(summary: Mapping[str, Any]) -> None:

@@ -26,7 +26,7 @@ def command(
     out: Annotated[Path, typer.Argument(metavar="OUT.h5", help="File to write.")],
     frames: Annotated[int | None, typer.Option(min=2, max=_LONGEST_AXIS, help="Frames.")] = None,
     dt: Annotated[float | None, typer.Option(help="Time between frames in s.")] = None,
-    q: Annotated[float | None, typer.Option(help="Wavevector in 1/Å.")] = None,
+    q: Annotated[list[float] | None, typer.Option(help="Wavevector in 1/Å; repeatable.")] = None,
     angle: Annotated[
         list[float] | None, typer.Option(help="Detector angle in degrees; repeatable.")
     ] = None,
@@ -59,26 +59,27 @@ def command(
 
     Without options: a creeping flow at 3 angles in 300 frames, with the noise of speckles.
     """
-    sizes = {"dt": dt, "q": q, "independent-errors": independent_errors, "photons": photons}
-    _check_positive({k: v for k, v in sizes.items() if v is not None})
+    sizes = {"dt": dt, "independent-errors": independent_errors, "photons": photons}
+    _check_positive([*sizes.items(), *(("q", one) for one in q or ())])
     _check_target(out, force)
     speckles = {"modes": modes, "pixels": pixels} | ({"photons": photons} if photons else {})
     noise = {"sigma": independent_errors} if independent_errors else speckles
-    given = {"n_frames": frames, "dt": dt, "q": q, "phi": tuple(angle) if angle else None}
+    given = {"n_frames": frames, "dt": dt, "phi": tuple(angle) if angle else None}
     experiment, scaling = _truth(
         {k: v for k, v in given.items() if v is not None}, parameters, modes, "modes" in noise
     )
+    wavevectors = sorted(set(q or (experiment.q,)))
     with progress(quiet) as on_event:
-        c2 = _simulate(experiment, scaling, noise, seed, on_event)
+        c2 = _simulate(experiment, wavevectors, scaling, noise, seed, on_event)
     truth = _by_name(experiment) | scaling
     settings = {"noise": "independent" if "sigma" in noise else "speckles", **noise, "seed": seed}
-    _write(out, c2, experiment, truth, settings)
-    _report(out, experiment, truth, settings, as_json)
+    _write(out, c2, experiment, wavevectors, truth, settings)
+    _report(out, experiment, wavevectors, truth, settings, as_json)
 
 
-def _check_positive(values: Mapping[str, float]) -> None:
-    for name, value in values.items():
-        if not (math.isfinite(value) and value > 0):
+def _check_positive(values: Sequence[tuple[str, float | None]]) -> None:
+    for name, value in values:
+        if value is not None and not (math.isfinite(value) and value > 0):
             raise ConfigError(f"the value is {value:g}", where=f"--{name}", allowed="above 0")
 
 
@@ -143,25 +144,36 @@ def _by_name(experiment: Experiment) -> dict[str, float]:
 
 def _simulate(
     experiment: Experiment,
+    wavevectors: Sequence[float],
     scaling: Mapping[str, float],
     noise: Mapping[str, float],
     seed: int,
     on_event: EventSink,
 ) -> FloatArray:
+    """Matrices of all angles at each q, which have their own speckles."""
+    from dataclasses import replace
+
+    import numpy as np
+
     from heterodyne.core.simulate import Detector, simulate_pairs, simulate_speckles
 
-    if "sigma" in noise:
-        return simulate_pairs(
-            experiment, scaling["contrast"], scaling["offset"], noise["sigma"], seed
-        )
-    detector = Detector(int(noise["pixels"]), int(noise["modes"]), noise.get("photons"))
-    return simulate_speckles(experiment, detector, seed, on_event)
+    found = []
+    for k, q in enumerate(wavevectors):
+        at_q = replace(experiment, q=q)
+        if "sigma" in noise:
+            levels = scaling["contrast"], scaling["offset"]
+            found.append(simulate_pairs(at_q, *levels, noise["sigma"], seed + k))
+        else:
+            detector = Detector(int(noise["pixels"]), int(noise["modes"]), noise.get("photons"))
+            found.append(simulate_speckles(at_q, detector, seed + k, on_event))
+    return np.concatenate(found)
 
 
 def _write(
     out: Path,
     c2: FloatArray,
     experiment: Experiment,
+    wavevectors: Sequence[float],
     truth: Mapping[str, float],
     settings: Mapping[str, float | int | str],
 ) -> None:
@@ -173,7 +185,7 @@ def _write(
         write_layout_a(
             partial,
             c2,
-            q_axis=[experiment.q],
+            q_axis=list(wavevectors),
             phi_axis=list(experiment.phi),
             frame_time=experiment.dt,
         )
@@ -183,6 +195,7 @@ def _write(
 def _report(
     out: Path,
     experiment: Experiment,
+    wavevectors: Sequence[float],
     truth: Mapping[str, float],
     settings: Mapping[str, float | int | str],
     as_json: bool,
@@ -193,14 +206,15 @@ def _report(
         geometry = {
             "n_frames": experiment.n_frames,
             "dt": experiment.dt,
-            "q": experiment.q,
+            "q": wavevectors[0] if len(wavevectors) == 1 else wavevectors,
             "phi": list(experiment.phi),
         }
         _output.say_json({"file": out, **geometry, "truth": truth, "settings": settings})
         return
     angles = ", ".join(f"{phi:g}" for phi in experiment.phi)
+    at = ", ".join(f"{q:g}" for q in wavevectors)
     _output.say(f"{out}: {len(experiment.phi)} angles ({angles} deg), {experiment.n_frames} frames "
-                f"{experiment.dt:g} s apart, q = {experiment.q:g} 1/Å")  # fmt: skip
+                f"{experiment.dt:g} s apart, q = {at} 1/Å")  # fmt: skip
     figures = ", ".join(f"{name} {value}" for name, value in settings.items() if name != "noise")
     _output.say(f"Noise: {settings['noise']} ({figures})")
     rows = [(name, f"{v:g}", DEFAULT_REGISTRY[name].unit or "–") for name, v in truth.items()]

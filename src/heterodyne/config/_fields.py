@@ -6,7 +6,7 @@ import types
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 from pydantic.fields import FieldInfo
 
 _NOUNS = {int: "an integer", float: "a number", bool: "true or false", type(None): "null"}
@@ -25,6 +25,25 @@ def described(text: str, unit: str = "", **constraints: Any) -> Any:
     figure, semicolon, rest = text.partition(";")
     description = f"{figure} ({unit}){semicolon}{rest}."
     return Field(description=description, json_schema_extra={"unit": unit}, **constraints)
+
+
+def as_tuple(value: object) -> object:
+    """Take a list of a run file as the tuple that frozen sections hold."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _each_once(value: object) -> object:
+    if isinstance(value, tuple):
+        if not value:
+            raise ValueError("the list is empty; give at least one entry")
+        again = [f"{entry}" for entry in dict.fromkeys(value) if value.count(entry) > 1]
+        if again:
+            raise ValueError(f"{', '.join(again)} occurs more than once; keep one")
+    return value
+
+
+MEMBERS = (BeforeValidator(as_tuple), AfterValidator(_each_once))
+"""Annotations of a key that may hold a list, each entry of which is fitted on its own."""
 
 
 def allowed(field: FieldInfo) -> str:

@@ -122,9 +122,16 @@ def _replaced(data: dict[str, Any], place: Place, base: Path) -> dict[str, Any]:
     if rest:
         inner = _replaced(value, tuple(rest), base) if isinstance(value, dict) else value
         return data | {str(key): inner} if inner is not value else data
-    if not isinstance(value, str) or not value:
-        return data
-    return data | {str(key): os.path.abspath(base / Path(value).expanduser())}
+    if isinstance(value, list):
+        return data | {str(key): [_absolute(entry, base) for entry in value]}
+    return data | {str(key): _absolute(value, base)} if value else data
+
+
+def _absolute(path: Any, base: Path) -> Any:
+    """A path made absolute; what is no path is left to the checks."""
+    if not isinstance(path, str) or not path:
+        return path
+    return os.path.abspath(base / Path(path).expanduser())
 
 
 def _checked(document: Document) -> RunConfig:

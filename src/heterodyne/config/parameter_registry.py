@@ -141,3 +141,14 @@ class ParameterRegistry(Mapping[str, ParameterInfo]):
 
 
 DEFAULT_REGISTRY = ParameterRegistry(_TABLE)
+
+
+def parameter_info(name: str) -> ParameterInfo:
+    """Row of the parameter table of an unknown such as ``D0_ref`` or ``contrast_2``.
+
+    Raises:
+        KeyError: No parameter of that name.
+    """
+    if name in DEFAULT_REGISTRY:
+        return DEFAULT_REGISTRY[name]
+    return DEFAULT_REGISTRY[name.rstrip("0123456789").removesuffix("_")]

@@ -9,16 +9,17 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationInfo,
     create_model,
     field_validator,
 )
 
+from heterodyne.config._cluster import Cluster
 from heterodyne.config._cmc_fields import definitions_of, sections_of
 from heterodyne.config._cmc_sections import Section, gather, nest
-from heterodyne.config._fields import described
+from heterodyne.config._fields import MEMBERS, as_tuple, described
+from heterodyne.config._section import RunSection
 from heterodyne.config.cmc import CMCConfig
 from heterodyne.config.parameter_registry import DEFAULT_REGISTRY, ParameterInfo
 from heterodyne.config.parameter_space import PRIOR_WORDS, Parameter, ParameterSpace
@@ -28,32 +29,8 @@ Angle = Annotated[float, Field(ge=-360, le=360)]
 Dataset = Annotated[str, Field(min_length=1)]
 
 
-def _as_tuple(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
-
-
-Values = Annotated[tuple[float, ...], BeforeValidator(_as_tuple)]
-
-
-class RunSection(BaseModel):
-    """Base of all sections: no unknown keys, no silent conversion.
-
-    An empty section is one without entries, and 1e3 is an integer where one is needed.
-    """
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True
-    )
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _as_written(cls, value: object, info: ValidationInfo) -> object:
-        if value is None and info.field_name is not None:
-            kind = cls.model_fields[info.field_name].annotation
-            return {} if isinstance(kind, type) and issubclass(kind, BaseModel) else None
-        if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
-            return int(value)
-        return value
+Values = Annotated[tuple[float, ...], BeforeValidator(as_tuple)]
+Wavevector = Annotated[float, Field(gt=0)]
 
 
 def _section(model: type[BaseModel], text: str) -> Any:
@@ -83,8 +60,12 @@ class ExperimentalData(RunSection):
     """What to read."""
 
     file_path: Annotated[
-        str,
-        described("Two-time file; a relative path starts at the run file", min_length=1),
+        Dataset | tuple[Dataset, ...],
+        *MEMBERS,
+        described(
+            "Two-time file; a relative path starts at the run file; a list, or a pattern such as "
+            "scan_*.h5, fits each file on its own"
+        ),
     ]
     layout: Annotated[
         Literal["auto", "aps_u", "data_exchange", "chx", "nexus", "plain"],
@@ -104,11 +85,12 @@ class Scattering(RunSection):
     """Which wavevector to take."""
 
     wavevector_q: Annotated[
-        float | None,
+        Wavevector | Literal["all"] | tuple[Wavevector, ...] | None,
+        *MEMBERS,
         described(
-            "Wavevector; the nearest in the file is taken; null where it has only one",
+            "Wavevector; the nearest in the file is taken; null where it has only one; all, or "
+            "a list, fits each on its own",
             "1/Å",
-            gt=0,
         ),
     ] = None
     q_tolerance: Annotated[
@@ -139,7 +121,7 @@ class AnalyzerParameters(RunSection):
     ] = None
     bad_frames: Annotated[
         tuple[FrameNumber, ...],
-        BeforeValidator(_as_tuple),
+        BeforeValidator(as_tuple),
         described("Frames left out of fits, counted from 1"),
     ] = ()
     time_origin: Annotated[
@@ -171,7 +153,7 @@ class PhiFiltering(RunSection):
     enabled: Annotated[bool, described("Whether target_ranges apply")] = True
     target_ranges: Annotated[
         tuple[AngleRange, ...],
-        BeforeValidator(_as_tuple),
+        BeforeValidator(as_tuple),
         described("Arcs of angles to take; without any, all angles are taken"),
     ] = ()
 
@@ -368,6 +350,10 @@ class RunConfig(RunSection):
     optimization: Optimization = _section(Optimization, "How parameters are found")
     noise: Noise = _section(Noise, "How large the errors are")
     output: Output = _section(Output, "Where results go")
+    cluster: Annotated[
+        Cluster | None,
+        described("Jobs of a batch system that do the draws; null: this machine does them"),
+    ] = None
 
     def parameter_space(self) -> ParameterSpace:
         """Start values, bounds and priors of all parameters."""

@@ -7,7 +7,7 @@ import math
 import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from pydantic import BaseModel
 
@@ -36,7 +36,7 @@ _HALF_RANGE = 5.0
 def render_template(
     *,
     file_path: str,
-    q: float | None,
+    q: float | Literal["all"] | None,
     dt: float | None,
     angles: Sequence[float | None],
     n_frames: int,
@@ -46,7 +46,7 @@ def render_template(
 
     Args:
         file_path: Two-time file.
-        q: Wavevector in 1/Å; None where the file has only one.
+        q: Wavevector in 1/Å; None where the file has only one; ``all`` for each of them.
         dt: Time between frames in s; None where it is to come from the file.
         angles: Detector angles of the file in degrees; None or NaN where it has none.
         n_frames: Number of frames of the file.
@@ -62,7 +62,7 @@ def render_template(
         *_entry(AnalyzerParameters, "bad_frames", "[]"),
         *_entry(AnalyzerParameters, "time_origin", "absolute"),
         "  scattering:",
-        *_entry(Scattering, "wavevector_q", _number(q), 2),
+        *_entry(Scattering, "wavevector_q", q if isinstance(q, str) else _number(q), 2),
         *_section("phi_filtering"),
         *_entry(PhiFiltering, "enabled", "true"),
         *_entry(PhiFiltering, "target_ranges", "[]"),

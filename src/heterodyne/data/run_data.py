@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from heterodyne._errors import DataError
+from heterodyne._errors import ConfigError, DataError
 from heterodyne.data.quality import assess
 from heterodyne.data.readers import open_two_time
 from heterodyne.data.select import select
@@ -23,8 +23,11 @@ def open_run_file(config: RunConfig) -> TwoTimeFile:
 
     Raises:
         DataError: The file cannot be read or contradicts the run file.
+        ConfigError: The run file names several files.
     """
     source = config.experimental_data
+    if not isinstance(source.file_path, str):
+        raise _a_batch(f"{len(source.file_path)} files", "experimental_data.file_path")
     keys = {} if source.keys is None else source.keys.model_dump(exclude_none=True)
     return open_two_time(
         source.file_path,
@@ -47,11 +50,15 @@ def read_run_data(config: RunConfig, *, strict: bool = True) -> TwoTimeData:
     Raises:
         DataError: The data cannot be read or selected, or, where ``strict``, a finding
             is an error.
+        ConfigError: The run file names several files or wavevectors.
     """
     analyzer = config.analyzer_parameters
+    q = analyzer.scattering.wavevector_q
+    if isinstance(q, str | tuple):
+        raise _a_batch("several q", "analyzer_parameters.scattering.wavevector_q")
     data = select(
         open_run_file(config),
-        q=analyzer.scattering.wavevector_q,
+        q=q,
         q_tolerance=analyzer.scattering.q_tolerance,
         phi_ranges=config.phi_filtering.ranges,
         frames=(analyzer.start_frame, analyzer.end_frame),
@@ -63,6 +70,14 @@ def read_run_data(config: RunConfig, *, strict: bool = True) -> TwoTimeData:
     if strict:
         _refuse_errors(data)
     return data
+
+
+def _a_batch(seen: str, where: str) -> ConfigError:
+    return ConfigError(
+        f"{seen} make a batch, not a run",
+        where=where,
+        remedy="Take its members one by one, with heterodyne.data.batch.find_members",
+    )
 
 
 def _refuse_errors(data: TwoTimeData) -> None:

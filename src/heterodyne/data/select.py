@@ -106,7 +106,7 @@ def _choose_q(
             raise DataError(
                 "the file has more than one q and none was chosen",
                 where=file.path,
-                allowed=_listed_q(file.bins),
+                allowed=listed_q(file.bins),
                 remedy="Choose one: the argument q, or analyzer_parameters.scattering.wavevector_q "
                 "in a run file",
             )
@@ -119,7 +119,7 @@ def _choose_q(
         raise DataError(
             f"the q nearest to {q:.6g} 1/Å is {nearest:.6g} 1/Å, {distance:.2%} away",
             where=file.path,
-            allowed=f"a distance up to {tolerance:.2%}; the file has {_listed_q(file.bins)}",
+            allowed=f"a distance up to {tolerance:.2%}; the file has {listed_q(file.bins)}",
             remedy="Choose a q of the file, or raise q_tolerance",
         )
     near = np.abs(values - nearest) <= COMMON_Q_RTOL / 2 * nearest
@@ -137,7 +137,8 @@ def _left_out(bins: Sequence[Bin], left: BoolArray) -> list[Finding]:
     return [Finding("other_q_near", "info", text, advice)]
 
 
-def _listed_q(bins: Sequence[Bin]) -> str:
+def listed_q(bins: Sequence[Bin]) -> str:
+    """Name the wavevectors of bins, the first of them where there are many."""
     values = sorted({f"{one.q:.6g}" for one in bins}, key=float)
     more = f", ... ({len(values)} in all)" if len(values) > _NAMED else ""
     return f"q = {', '.join(values[:_NAMED])}{more} 1/Å"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import heterodyne
 from heterodyne._errors import ConfigError
 from heterodyne.io import files
+from heterodyne.io.work_folder import WorkFolder
 
 if TYPE_CHECKING:
     from heterodyne._typing import ArrayLike, PathArg
@@ -32,8 +33,12 @@ REPORT = "report.html"
 RESULTS = (CONFIG, DATA, FIT, SUMMARY, MAPS, CURVES, POSTERIOR, REPORT)
 """Files that a run may leave beside its manifest."""
 
+SHARD_PLAN, SHARD_DATA = "checkpoint_shards.pickle", "checkpoint_shards_c2.npy"
+"""Files that workers draw shards from."""
+
+_CHECKPOINT = "checkpoint_"
 _PACKAGES = ("arviz-base", "arviz-stats", "h5py", "jax", "jaxlib", "numpy", "numpyro", "scipy")
-_PLACES = (("experimental_data", "file_path"), ("output",))
+_PLACES = (("experimental_data", "file_path"), ("output",), ("cluster",))
 
 
 @dataclass(frozen=True)
@@ -129,14 +134,20 @@ class RunFolder:
         )
 
     def clear(self) -> None:
-        """Remove the files of a run and its manifest; others stay."""
+        """Remove the files of a run, its folder of work and its manifest; others stay."""
         for name in (*RESULTS, MANIFEST):
             self.file(name).unlink(missing_ok=True)
+        WorkFolder.remove(self.path)
         self.remove_checkpoints()
 
+    @property
+    def has_checkpoints(self) -> bool:
+        """Whether there are states that a run could go on from."""
+        return any(self.path.glob(f"{_CHECKPOINT}*"))
+
     def remove_checkpoints(self) -> None:
-        """Remove the states that a run could go on from."""
-        for file in self.path.glob(checkpoint("*")):
+        """Remove the states that a run could go on from, and what its shards were given."""
+        for file in self.path.glob(f"{_CHECKPOINT}*"):
             file.unlink()
 
     def write_json(self, name: str, value: object) -> Path:
@@ -170,7 +181,7 @@ class RunFolder:
 
 def checkpoint(name: str) -> str:
     """Name of the file that keeps the state of a pass of the sampler."""
-    return f"checkpoint_{name}.npz"
+    return f"{_CHECKPOINT}{name}.npz"
 
 
 def make_manifest(

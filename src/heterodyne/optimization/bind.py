@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -63,6 +63,7 @@ def fit_scaled(
     mode: ScalingMode,
     config: NLSQConfig | None = None,
     on_event: EventSink = ignore_events,
+    before: Callable[[Problem], None] | None = None,
 ) -> Fit:
     """Fit a problem of individual scaling, then in the mode that is wanted.
 
@@ -73,6 +74,8 @@ def fit_scaled(
         mode: How contrast and offset depend on the angle.
         config: Settings of the fit.
         on_event: Receives progress and what was fixed.
+        before: Called with the problem of a mode whose contrast and offset are sampled, before
+            its fit: what follows can be prepared then.
     """
     space, n_angles = problem.coordinates.space, problem.data.n_angles
 
@@ -80,7 +83,10 @@ def fit_scaled(
         return fit_problem(replace(problem, scaling=scaling), config, on_event)
 
     if mode.sampled:
-        return fitted(Scaling.of(mode, space, n_angles))
+        scaling = Scaling.of(mode, space, n_angles)
+        if before is not None:
+            before(replace(problem, scaling=scaling))
+        return fitted(scaling)
     first = fitted(Scaling.of(ScalingMode.INDIVIDUAL, space, n_angles)).least_squares
     on_event(
         Message(
@@ -92,12 +98,24 @@ def fit_scaled(
     return fitted(Scaling.of(mode, space, n_angles, contrast=contrast, offset=offset))
 
 
-def fit_run(config: RunConfig, data: TwoTimeData, on_event: EventSink = ignore_events) -> Fit:
-    """Fit the data of a run file by least squares, as its settings say."""
+def fit_run(
+    config: RunConfig,
+    data: TwoTimeData,
+    on_event: EventSink = ignore_events,
+    before: Callable[[Problem], None] | None = None,
+) -> Fit:
+    """Fit the data of a run file by least squares, as its settings say.
+
+    Args:
+        config: The run file.
+        data: Its data.
+        on_event: Receives progress and what was fixed.
+        before: As for ``fit_scaled``.
+    """
     settings = config.cmc_config()
     mode = ScalingMode.parse(settings.get_effective_per_angle_mode(data.n_angles))
     problem = bind(data, config.parameter_space(), charts=charts_of(settings))
-    return fit_scaled(problem, mode, NLSQConfig.of(config.optimization.nlsq), on_event)
+    return fit_scaled(problem, mode, NLSQConfig.of(config.optimization.nlsq), on_event, before)
 
 
 def charts_of(config: CMCConfig) -> tuple[bool, bool, bool, bool]:

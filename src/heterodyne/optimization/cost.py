@@ -108,3 +108,17 @@ def predict(
         fit_s=rates.compile_s + search + polish,
         sampling_s=rates.passes * work * step,
     )
+
+
+def duration(seconds: float) -> str:
+    """Write a time to a precision that people use."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def memory(size: float) -> str:
+    """Write a number of bytes."""
+    return f"{size / 2**20:.0f} MiB" if size < 2**30 else f"{size / 2**30:.1f} GiB"

@@ -100,9 +100,9 @@ def draw_prior(parameter: Parameter, rng: np.random.Generator, count: int) -> Fl
     low, high = _standardised_bounds(parameter)
     # In the upper tail probabilities from below are all 1: its mirror image keeps digits.
     sign = -1.0 if low > 0 else 1.0
-    ends = sorted((sign * low, sign * high))
-    below = np.logaddexp(log_ndtr(ends[0]), np.log1p(-share) + log_mass(*ends))
-    z = sign * np.clip(ndtri_exp(np.minimum(below, 0.0)), *ends)
+    first, last = sorted((sign * low, sign * high))
+    below = np.logaddexp(log_ndtr(first), np.log1p(-share) + log_mass(first, last))
+    z = sign * np.clip(ndtri_exp(np.minimum(below, 0.0)), first, last)
     value = prior.loc + prior.scale * z
     value = np.exp(value) if prior.kind is PriorKind.LOGNORMAL else value
     return np.clip(value, parameter.min, parameter.max)

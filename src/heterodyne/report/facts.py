@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from heterodyne.io.files import to_json
+from heterodyne.report.checks import Check, checks
 from heterodyne.report.markup import Html, bullets, facts, folded, join, section, table, tag
 from heterodyne.report.numbers import (
     NONE,
-    Rounding,
     count,
     duration,
     exact,
@@ -56,21 +56,7 @@ def identifiability(run: Run) -> Html:
 
 def sampler(run: Run, *pictures: Html) -> Html:
     """Return the health of the sampler."""
-    s, limits = run.summary.get("sampler") or {}, run.summary.get("thresholds") or {}
-    checks = [
-        _check("Agreement of chains or groups: largest R-hat", s.get("r_hat_max"),
-               limits.get("r_hat"), Rounding(3), above=True),
-        _check("Fewest effective draws, centre", s.get("ess_bulk_min"), limits.get("ess"), count),
-        _check("Fewest effective draws, tails", s.get("ess_tail_min"), limits.get("ess"), count),
-        _check("Stability of the weights: Pareto k-hat", s.get("k_hat"), limits.get("k_hat"),
-               Rounding(2), above=True),
-        _check("Independent draws that the weights are worth", s.get("kish"),
-               limits.get("kish"), count),
-        _check("Smallest BFMI (steps in energy)", s.get("bfmi_min"), limits.get("bfmi"),
-               significant),
-        _check("Divergences (places where the sampler failed)", s.get("divergences"),
-               _most_divergences(s, limits), count, above=True),
-    ]  # fmt: skip
+    s = run.summary.get("sampler") or {}
     head = tag(
         "tr",
         *(tag("th", text) for text in ("Check",)),
@@ -81,7 +67,7 @@ def sampler(run: Run, *pictures: Html) -> Html:
         "sampler",
         "Health of the sampler",
         *(tag("p", text) for text in _how_it_works(s)),
-        table([head], [row for row in checks if row is not None], class_="compact"),
+        table([head], [_check(one) for one in checks(run.summary)], class_="compact"),
         facts(_sampler_facts(s)),
         *pictures,
     )
@@ -101,14 +87,6 @@ def _how_it_works(s: Mapping[str, Any]) -> Iterator[str]:
             "different points; if they end up describing the same values, the result does not "
             "depend on where they started."
         )
-
-
-def _most_divergences(s: Mapping[str, Any], limits: Mapping[str, Any]) -> int:
-    """Divergences that are too few to matter."""
-    share, chains, draws = limits.get("divergent_share"), s.get("chains"), s.get("draws")
-    if known(share) and known(chains) and known(draws):
-        return int(share * chains * draws)
-    return 0
 
 
 def _sampler_facts(s: Mapping[str, Any]) -> list[tuple[str, object]]:
@@ -136,18 +114,15 @@ def _gradients(number: float) -> str:
     return f"{count(number)} gradients"
 
 
-def _check(name: str, value: Any, limit: Any, write: Any, *, above: bool = False) -> Html | None:
-    if not known(value):
-        return None
-    bad = known(limit) and (value > limit if above else value < limit)
-    bound = f"{'at most' if above else 'at least'} {exact(limit)}"
+def _check(check: Check) -> Html:
     return tag(
         "tr",
-        tag("th", name, scope="row"),
-        tag("td", write(value), class_="number"),
-        tag("td", bound if known(limit) else NONE, class_="number"),
-        tag("td", "✗ fails" if bad else "✓ passes", class_="wrong" if bad else "right"),
-    )
+        tag("th", check.words, scope="row"),
+        tag("td", check.write(check.value), class_="number"),
+        tag("td", check.allowed, class_="number"),
+        tag("td", "✗ fails" if check.fails else "✓ passes",
+            class_="wrong" if check.fails else "right"),
+    )  # fmt: skip
 
 
 def data_quality(run: Run) -> Html:
@@ -198,7 +173,7 @@ def _bins(bins: Sequence[Mapping[str, Any]]) -> Html | None:
         )
         for entry in bins
     ]
-    return _fold_long("bins", table([head], body, class_="compact"), len(bins))
+    return fold_long("bins", table([head], body, class_="compact"), len(bins))
 
 
 def noise(run: Run) -> Html:
@@ -244,7 +219,7 @@ def _noise_angles(run: Run, n: Mapping[str, Any]) -> Html | None:
         )
         for k in range(max(len(speckles), len(shot)))
     ]
-    return _fold_long("angles", table([head], body, class_="compact"), len(body))
+    return fold_long("angles", table([head], body, class_="compact"), len(body))
 
 
 def _inflation(factors: Mapping[str, Any]) -> Html | None:
@@ -312,7 +287,8 @@ def words() -> Html:
     )  # fmt: skip
 
 
-def _fold_long(what: str, content: Html, length: int) -> Html:
+def fold_long(what: str, content: Html, length: int) -> Html:
+    """Return a table, which is opened by a click where it has many rows."""
     return content if length <= _MOST_OPEN else folded(f"Table of {length} {what}", content)
 
 

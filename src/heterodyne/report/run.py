@@ -87,8 +87,8 @@ def read(path: Path) -> Run:
         fit=_mapping(folder, run_folder.FIT),
         summary=_mapping(folder, run_folder.SUMMARY, "verdict", "rows"),
         draws=_draws(folder.file(run_folder.POSTERIOR)),
-        maps=_arrays(folder.file(run_folder.MAPS)),
-        curves=_arrays(folder.file(run_folder.CURVES)),
+        maps=_arrays(folder, run_folder.MAPS),
+        curves=_arrays(folder, run_folder.CURVES),
     )
 
 
@@ -126,11 +126,7 @@ def _draws(path: Path) -> Mapping[str, Arrays]:
         raise ConfigError(f"the draws cannot be read ({error})", where=path) from error
 
 
-def _arrays(path: Path) -> Arrays | None:
-    if not path.is_file():
+def _arrays(folder: RunFolder, name: str) -> Arrays | None:
+    if not folder.file(name).is_file():
         return None
-    try:
-        with np.load(path) as stored:
-            return {name: np.asarray(stored[name], float) for name in stored.files}
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"the arrays cannot be read ({error})", where=path) from error
+    return {key: np.asarray(x, float) for key, x in folder.read_npz(name).items()}

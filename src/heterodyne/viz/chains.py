@@ -15,27 +15,30 @@ from matplotlib.ticker import NullFormatter
 
 from heterodyne._typing import ArrayLike, FloatArray
 from heterodyne.viz import style
-from heterodyne.viz.posterior import density, still, window
+from heterodyne.viz.posterior import UNBOUNDED, density, still, support_of, window
 from heterodyne.viz.sampler import chain_colours, draw_ranks, draw_trace
 
 _COLUMNS = 4
 _ROW = 1.35
 _ONE_BLOCK = 6
 _SPAN = (0.1, 99.9)
-_LONGEST_LAG = 100
+_SHORTEST_LAG, _LONGEST_LAG = 20, 100
 # Half width of the central 95 % of a normal distribution.
 _NORMAL_95 = 1.96
 
 
 @style.styled
 def trace_densities(
-    draws: Mapping[str, ArrayLike], units: Mapping[str, str] | None = None
+    draws: Mapping[str, ArrayLike],
+    units: Mapping[str, str] | None = None,
+    bounds: Mapping[str, tuple[float, float]] | None = None,
 ) -> Figure:
     """Draw the density of each quantity beside its trace, one colour per chain.
 
     Args:
         draws: Draws by name, shape (chains, draws).
         units: Unit of each quantity; none where it is missing.
+        bounds: Range that a quantity cannot leave; none where it is missing.
     """
     blocks = 1 if len(draws) <= _ONE_BLOCK else 2
     rows = math.ceil(len(draws) / blocks)
@@ -47,7 +50,8 @@ def trace_densities(
     chains = np.zeros((0, 0))
     for (left, right), (name, values) in zip(pairs, draws.items(), strict=False):
         chains = np.asarray(values, float)
-        _densities(left, chains, 0.36 * style.WIDTH / blocks / style.LETTER)
+        _densities(left, chains, (bounds or {}).get(name, UNBOUNDED))
+        style.short_ticks(left.xaxis, 0.36 * style.WIDTH / blocks / style.LETTER)
         left.set_title(style.with_unit(name, (units or {}).get(name, "")))
         draw_trace(right, chains)
     _label_lowest([right for _, right in pairs[: len(draws)]], blocks, "draw")
@@ -55,16 +59,16 @@ def trace_densities(
     return figure
 
 
-def _densities(panel: Axes, chains: FloatArray, letters: float) -> None:
+def _densities(panel: Axes, chains: FloatArray, bounds: tuple[float, float]) -> None:
     ends = window(chains, _SPAN, 0.15)
+    support = support_of(chains, ends, bounds)
     top = 0.0
     for chain, colour in zip(chains, chain_colours(len(chains)), strict=True):
-        grid, height = density(chain, ends)
+        grid, height = density(chain, ends, support)
         panel.plot(grid, height, color=colour, lw=1.0)
         top = max(top, float(height.max(initial=0.0)))
     panel.set(xlim=ends, yticks=[], ylim=(0, 1.08 * top if top > 0 else 1.0))
     panel.spines["left"].set_visible(False)
-    style.short_ticks(panel.xaxis, letters)
     if top == 0:
         style.message(panel, "does not vary")
 
@@ -100,25 +104,43 @@ def autocorrelations(draws: Mapping[str, ArrayLike]) -> Figure:
         draws: Draws by name, shape (chains, draws), of two draws at least.
     """
     figure, panels = style.small_panels(len(draws), _ROW, _COLUMNS)
-    statistics: Any = array_stats
-    chains = np.zeros((0, 0))
-    for panel, (name, values) in zip(panels, draws.items(), strict=True):
-        chains = np.asarray(values, float)
+    found = {name: _memory(np.asarray(values, float)) for name, values in draws.items()}
+    chains, n_draws = np.shape(next(iter(draws.values())))
+    band = _NORMAL_95 / math.sqrt(n_draws)
+    last = _last_lag(list(found.values()), band)
+    for panel, (name, memory) in zip(panels, found.items(), strict=True):
         panel.set_title(style.literal(name))
-        lags = np.arange(min(_LONGEST_LAG, chains.shape[1] - 1) + 1)
-        band = _NORMAL_95 / math.sqrt(chains.shape[1])
         panel.axhspan(-band, band, color=style.PRIOR, alpha=0.4, lw=0)
         panel.axhline(0.0, color=style.INK, lw=0.7)
-        for chain, colour in zip(chains, chain_colours(len(chains)), strict=True):
-            if not still(chain):
-                memory = statistics.autocorr(chain, axis=-1)[: lags.size]
-                panel.plot(lags, memory, color=colour, lw=1.0)
-        if all(map(still, chains)):
+        for chain, colour in zip(memory, chain_colours(chains), strict=True):
+            if np.isfinite(chain).any():
+                panel.plot(chain[: last + 1], color=colour, lw=1.0)
+        if not np.isfinite(memory).any():
             style.message(panel, "does not vary")
-        panel.set(xlim=(0, lags[-1]), ylim=(min(-0.15, panel.get_ylim()[0]), 1.0))
+        panel.set(xlim=(0, last), ylim=(min(-0.15, panel.get_ylim()[0]), 1.05))
     _share_axes(panels, "lag (draws)", "autocorrelation")
-    _chain_legend(figure, len(chains))
+    _chain_legend(figure, chains)
     return figure
+
+
+def _memory(chains: FloatArray) -> FloatArray:
+    """Autocorrelation of each chain at each lag, shape (chains, draws); NaN where it is still."""
+    statistics: Any = array_stats
+    found = np.full(chains.shape, np.nan)
+    for row, chain in zip(found, chains, strict=True):
+        if not still(chain):
+            row[:] = statistics.autocorr(chain, axis=-1)
+    return found
+
+
+def _last_lag(memories: list[FloatArray], band: float) -> int:
+    """Lag at which to end the axis: well after the last chain has forgotten its start."""
+    all_chains = np.concatenate(memories)
+    moving = all_chains[np.isfinite(all_chains).all(axis=1)]
+    small = moving < band
+    forgotten = np.where(small.any(axis=1), small.argmax(axis=1), moving.shape[1])
+    wanted = max(_SHORTEST_LAG, 3 * int(forgotten.max(initial=0)))
+    return min(wanted, _LONGEST_LAG, all_chains.shape[1] - 1)
 
 
 @style.styled

@@ -16,7 +16,7 @@ from matplotlib.textpath import TextPath
 
 from heterodyne._typing import ArrayLike, BoolArray, FloatArray
 from heterodyne.viz import style
-from heterodyne.viz.posterior import density, still, window
+from heterodyne.viz.posterior import UNBOUNDED, density, still, support_of, window
 
 MOST_QUANTITIES = 24
 """Number of quantities whose pairs stay readable on one page."""
@@ -33,6 +33,7 @@ def pairs(
     *,
     units: Mapping[str, str] | None = None,
     divergent: ArrayLike | None = None,
+    bounds: Mapping[str, tuple[float, float]] | None = None,
 ) -> Figure:
     """Draw every pair of quantities: draws below the diagonal, correlations above.
 
@@ -42,6 +43,7 @@ def pairs(
         draws: Draws by name, any shape.
         units: Unit of each quantity; none where it is missing.
         divergent: Whether a draw diverged, of the same shape; divergent ones are marked.
+        bounds: Range that a quantity cannot leave; none where it is missing.
     """
     names = list(draws)
     values = np.stack([np.asarray(draws[name], float).ravel() for name in names])
@@ -57,7 +59,8 @@ def pairs(
             panel = figure.add_subplot(grid[row, column])
             panel.set_xlim(windows[column])
             if row == column:
-                _diagonal(panel, values[row], windows[row])
+                ends = (bounds or {}).get(names[row], UNBOUNDED)
+                _diagonal(panel, values[row], windows[row], ends)
             else:
                 _cloud(panel, values[column], values[row], marked, 3.2 if few else 1.6)
                 panel.set_ylim(windows[row])
@@ -97,8 +100,10 @@ def _inches(label: str) -> float:
     return float(path.get_extents().width) / 72.0
 
 
-def _diagonal(panel: Axes, x: FloatArray, ends: tuple[float, float]) -> None:
-    grid, height = density(x, ends)
+def _diagonal(
+    panel: Axes, x: FloatArray, ends: tuple[float, float], bounds: tuple[float, float]
+) -> None:
+    grid, height = density(x, ends, support_of(x, ends, bounds))
     panel.plot(grid, height, color=style.PLAIN, lw=1.0)
     panel.fill_between(grid, height, color=style.PLAIN, alpha=0.12, lw=0)
     panel.set(yticks=[], ylim=(0, 1.1 * float(height.max()) or 1.0))

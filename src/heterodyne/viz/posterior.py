@@ -30,7 +30,9 @@ _PRIOR = (0.5, 99.5)
 _ZOOM = 4.0
 _CELLS = 480
 _POINTS = 120
-_PILED = 0.02
+# Draws next to the outermost one, as a share and in all, that are a pile at a bound.
+_PILED, _PILE = 0.02, 20
+UNBOUNDED = (-math.inf, math.inf)
 _COLUMNS = 4
 _LONG = 4
 # Relative spread that is rounding error.
@@ -118,7 +120,9 @@ def _window(layers: Mapping[str, FloatArray]) -> tuple[float, float]:
     return low - 0.6 * width, high + 0.6 * width
 
 
-def density(draws: FloatArray, window: tuple[float, float]) -> tuple[FloatArray, FloatArray]:
+def density(
+    draws: FloatArray, window: tuple[float, float], support: tuple[float, float] | None = None
+) -> tuple[FloatArray, FloatArray]:
     """Estimate a density by a smoothed histogram.
 
     Bounded parameters often pile up at a bound; there the draws are reflected, which
@@ -127,15 +131,16 @@ def density(draws: FloatArray, window: tuple[float, float]) -> tuple[FloatArray,
     Args:
         draws: Draws, shape (n,).
         window: Range in which the density is wanted.
+        support: Range beyond which it vanishes; read off the draws if None.
 
     Returns:
-        Values within the window and their densities, with zeros beyond the draws.
+        Values in and around the window and their densities, with zeros beyond the draws.
     """
-    inside = draws[(draws >= window[0]) & (draws <= window[1])]
-    spread = float(np.std(inside)) if inside.size > 1 else 0.0
-    bandwidth = 0.9 * spread * max(inside.size, 1) ** -0.2
-    low, high = _support(draws, bandwidth)
-    a, b = max(low, window[0]), min(high, window[1])
+    bandwidth = _bandwidth(draws, window)
+    low, high = support_of(draws, window) if support is None else support
+    # Counts beyond the window smooth those within.
+    beyond = 4 * bandwidth
+    a, b = max(low, window[0] - beyond), min(high, window[1] + beyond)
     if not (b > a and bandwidth > _STILL * max(abs(a), abs(b))):
         return np.array(window), np.zeros(2)
     counts, edges = np.histogram(draws, _CELLS, range=(a, b))
@@ -164,12 +169,33 @@ def still(draws: FloatArray) -> bool:
     return bool(np.ptp(draws) <= _STILL * np.abs(draws).max())
 
 
-def _support(draws: FloatArray, bandwidth: float) -> tuple[float, float]:
-    """Range of the density: up to a bound where draws pile up, beyond the draws elsewhere."""
+def support_of(
+    draws: FloatArray,
+    window: tuple[float, float],
+    bounds: tuple[float, float] = UNBOUNDED,
+) -> tuple[float, float]:
+    """Return where a density ends: where draws pile up, elsewhere beyond them.
+
+    Args:
+        draws: Draws, any shape; of several chains, so that all end at the same place.
+        window: Range in which the density is wanted.
+        bounds: Range that the density cannot leave; draws lie within.
+    """
+    bandwidth = _bandwidth(draws, window)
     low, high = float(draws.min()), float(draws.max())
-    at_low = np.mean(draws < low + bandwidth) > _PILED
-    at_high = np.mean(draws > high - bandwidth) > _PILED
-    return low - (0 if at_low else 3) * bandwidth, high + (0 if at_high else 3) * bandwidth
+    pile = max(_PILED * draws.size, _PILE)
+    at_low = np.count_nonzero(draws < low + bandwidth) > pile
+    at_high = np.count_nonzero(draws > high - bandwidth) > pile
+    return (
+        max(bounds[0], low - (0 if at_low else 3) * bandwidth),
+        min(bounds[1], high + (0 if at_high else 3) * bandwidth),
+    )
+
+
+def _bandwidth(draws: FloatArray, window: tuple[float, float]) -> float:
+    inside = draws[(draws >= window[0]) & (draws <= window[1])]
+    spread = float(np.std(inside)) if inside.size > 1 else 0.0
+    return 0.9 * spread * max(inside.size, 1) ** -0.2
 
 
 @style.styled
@@ -279,7 +305,9 @@ def bands(
             panel.plot(times, np.asarray(truth[name]), "--", color=style.TRUTH, lw=1.0)
         panel.set_title(style.with_unit(*CURVES[name]))
         panel.set_xlabel("t (s)")
-    _legend(figure, False, any(f"{n}_corrected" in curves for n in names), truth is not None)
+    corrected = any(f"{name}_corrected" in curves for name in names)
+    words = "plain median and 95 %" if corrected else "median and 95 %"
+    _legend(figure, False, corrected, truth is not None, words=words)
     return figure
 
 

@@ -185,6 +185,16 @@ def footnote(figure: Figure, text: str) -> None:
         figure.supxlabel(lines, x=0.01, ha="left", fontsize=7.5, color=MUTED)
 
 
+def warning(figure: Figure, text: str) -> None:
+    """Write a text that nobody must miss above all panels; an empty one is left out."""
+    if text:
+        lines = textwrap.fill(literal(text), round(13.0 * figure.get_figwidth()))
+        # A layout engine makes room for it; other figures have a margin at their upper edge.
+        arranged = isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine)
+        place = {} if arranged else {"y": 1.0 - 0.08 / figure.get_figheight(), "va": "top"}
+        figure.suptitle(lines, x=0.01, ha="left", fontsize=8.5, color=CORRECTED, **place)
+
+
 def literal(text: str) -> str:
     """Keep dollar signs of a text from being read as mathematics."""
     return text.replace("$", r"\$")

@@ -13,6 +13,7 @@ from heterodyne.config.cmc import CMCConfig
 from heterodyne.config.schema import EngineName
 from heterodyne.core._jax import jnp
 from heterodyne.optimization.cmc._assign import Sharding
+from heterodyne.optimization.cmc._combination import Combination
 from heterodyne.optimization.cmc._diagnostics import Diagnosis, limits_of
 from heterodyne.optimization.cmc._draws import Draws
 from heterodyne.optimization.cmc._frame import COMPETING, compile_frames
@@ -21,8 +22,9 @@ from heterodyne.optimization.cmc._nuts import Target
 from heterodyne.optimization.cmc._passes import Keeper, Passes, Sampled
 from heterodyne.optimization.cmc._quantities import Quantities, prior_draws
 from heterodyne.optimization.cmc._rows import Row, make_rows
-from heterodyne.optimization.cmc._sampler import Schedule
-from heterodyne.optimization.cmc._sharded import Combination, sample_shards
+from heterodyne.optimization.cmc._sampler import Schedule, compile_draws
+from heterodyne.optimization.cmc._shard_task import Elsewhere
+from heterodyne.optimization.cmc._sharded import sample_shards
 from heterodyne.optimization.cmc._verdict import Verdict, judge
 from heterodyne.optimization.derived import Derived
 from heterodyne.optimization.nlsq.config import NLSQConfig
@@ -89,20 +91,29 @@ class Analysis:
 
 
 def compile_analysis(
-    problem: Problem, config: NLSQConfig | None = None, engine: EngineName = "auto"
+    problem: Problem,
+    config: CMCConfig,
+    *,
+    engine: EngineName = "auto",
+    fit: NLSQConfig | None = None,
 ) -> None:
     """Have the code of fit and draws compiled in the background, in the order of its use.
 
     Args:
         problem: What is going to be fitted.
-        config: Settings of the fit; defaults if None.
+        config: Settings of the draws.
         engine: What will draw.
+        fit: Settings of the fit; defaults if None.
     """
-    compile_search(problem, config or NLSQConfig())
+    compile_search(problem, fit or NLSQConfig())
     posterior = Posterior(problem.coordinates, problem.scaling)
+    target = Target(problem.data, jnp.asarray(1.0))
     compile_frames(posterior)
     if engine != "nuts":
-        compile_weights(posterior, Target(problem.data, jnp.asarray(1.0)))
+        compile_weights(posterior, target)
+    else:
+        points = problem.data.n_angles * problem.data.t.size**2
+        compile_draws(posterior, target, Schedule.of(config, points, posterior.size))
 
 
 def noise_seen(fit: Fit) -> float:
@@ -119,6 +130,7 @@ def analyse(
     *,
     engine: EngineName = "auto",
     sharding: Sharding | None = None,
+    elsewhere: Elsewhere | None = None,
     keeper: Keeper | None = None,
     notes: tuple[str, ...] = (),
     on_event: EventSink = ignore_events,
@@ -137,6 +149,7 @@ def analyse(
             and NUTS elsewhere.
         sharding: How to divide the pairs for the likelihood of independent errors; None
             samples all at once.
+        elsewhere: Where shards are drawn; None draws them here, one after the other.
         keeper: Where states are kept, so that an interrupted analysis can go on.
         notes: Sentences that the verdict is to say as well.
         on_event: Receives the progress.
@@ -147,12 +160,13 @@ def analyse(
     scale = noise.scale or noise_seen(fit)
     derived = Derived.of(fit.problem.fitted_times)
     schedule = Schedule.of(config, c2.size, posterior.size)
-    passes = Passes(fit, posterior, derived, schedule, engine, scale, keeper or Keeper(), on_event)
+    passes = Passes(posterior, derived, schedule, engine, keeper or Keeper(), on_event, fit, scale)
     combination = None
     if sharding is None:
         plain = passes.plain()
     else:
-        plain, combination = sample_shards(passes, c2, sharding, config, limits_of(config))
+        limits = limits_of(config)
+        plain, combination = sample_shards(passes, c2, sharding, config, limits, elsewhere)
     seen = estimate_noise(fit, c2, noise)
     corrected = None
     if seen.likely:

@@ -14,7 +14,7 @@ strategies differ in how alike the shards are:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -124,27 +124,37 @@ STRATEGIES: dict[str, Callable[[IntArray, int, np.random.Generator], IntArray]] 
 }
 
 
-def shards_of(data: PairData, c2: StoredArray, sharding: Sharding) -> Iterator[PairData]:
-    """Pack the pairs of one shard after the other, all in the same shapes.
+def assigned(data: PairData, shape: tuple[int, ...], sharding: Sharding) -> IntArray:
+    """Give every fitted pair of a data set the number of its shard, as ``Sharding.assign``.
 
     Args:
-        data: The whole data set; pairs with a weight of their own cannot be divided.
-        c2: Measured correlation, shape (n_angles, N, N).
+        data: The whole data set, whose blocks may be missing; pairs with a weight of their own
+            cannot be divided.
+        shape: Shape of the measured correlation, (n_angles, N, N).
         sharding: How pairs are divided.
     """
     assert data.weights is None
     mask = np.asarray(data.mask) > 0
-    pairs = np.broadcast_to(np.triu(np.outer(mask, mask), 1), c2.shape)
-    labels = sharding.assign(pairs)
-    for k in range(sharding.n_shards):
-        shard = pack_pairs(
-            c2,
-            np.asarray(data.t),
-            float(data.q),
-            float(data.dt),
-            np.asarray(data.phi),
-            mask=mask,
-            weights=labels == k,
-        )
-        # Neighbours within a shard are too few to measure the noise.
-        yield shard._replace(noise=jnp.asarray(data.noise))
+    return sharding.assign(np.broadcast_to(np.triu(np.outer(mask, mask), 1), shape))
+
+
+def shard_of(data: PairData, c2: StoredArray, labels: IntArray, number: int) -> PairData:
+    """Pack the pairs of one shard, in the same shapes as those of every other.
+
+    Args:
+        data: The whole data set, whose blocks may be missing.
+        c2: Measured correlation, shape (n_angles, N, N).
+        labels: From ``assigned``.
+        number: Number of the shard, counted from 0.
+    """
+    shard = pack_pairs(
+        c2,
+        np.asarray(data.t),
+        float(data.q),
+        float(data.dt),
+        np.asarray(data.phi),
+        mask=np.asarray(data.mask) > 0,
+        weights=labels == number,
+    )
+    # Neighbours within a shard are too few to measure the noise.
+    return shard._replace(noise=jnp.asarray(data.noise))

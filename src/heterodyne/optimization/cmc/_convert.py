@@ -34,7 +34,12 @@ def cmc_result_to_arviz(result: CMCResult) -> xarray.DataTree:
     samples = by_chain(result.samples or {}, result.num_chains)
     if not samples:
         raise DataError("the result holds no draws", where="samples")
-    return draws_tree(samples, result.bfmi, _recorded(result.inference_data))
+    known = result.inference_data
+    tree = draws_tree(samples, result.bfmi, _recorded(known))
+    if known is not None:
+        # A run's verdict holds for all of its draws.
+        tree.attrs |= known.attrs
+    return tree
 
 
 def _recorded(known: xarray.DataTree | None) -> xarray.Dataset | None:

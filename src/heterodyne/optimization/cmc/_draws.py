@@ -48,14 +48,19 @@ class Proposals:
         weights: Pareto-smoothed weights, which add up to 1, shape (n,).
         k_hat: Shape of the Pareto tail of the raw weights; above 0.7 their mean is not
             to be trusted (Vehtari, Simpson, Gelman, Yao and Gabry, JMLR 25 (72), 2024).
-        rounds: Rounds of adaptation; 0 for draws that were combined from shards.
+        rounds: Rounds of adaptation; 0 for points that are draws combined from shards.
     """
 
     y: FloatArray
     log_density: FloatArray
     weights: FloatArray
     k_hat: float
-    rounds: int
+    rounds: int = 0
+
+    @property
+    def combined(self) -> bool:
+        """Whether the points are draws that were combined from shards."""
+        return self.rounds == 0
 
     @property
     def kish(self) -> float:
@@ -84,7 +89,7 @@ class Draws:
         """Name of the engine."""
         if self.proposals is None:
             return "nuts"
-        return "importance" if self.proposals.rounds else "consensus"
+        return "consensus" if self.proposals.combined else "importance"
 
     @property
     def n_chains(self) -> int:

@@ -35,13 +35,14 @@ def folder_of(output_dir: PathArg) -> Path:
     return folder
 
 
-def finished(figure: Figure, figsize: Size | None, note: str = "") -> Figure:
-    """Give a figure its size and its footnote.
+def finished(figure: Figure, figsize: Size | None, note: str = "", warning: str = "") -> Figure:
+    """Give a figure its size, its footnote and its warning.
 
     Args:
         figure: What to finish.
         figsize: Width and height in inches; those of the figure if None.
         note: Words below the panels.
+        warning: Words above the panels.
 
     Raises:
         ConfigError: That is no size.
@@ -56,6 +57,7 @@ def finished(figure: Figure, figsize: Size | None, note: str = "") -> Figure:
                 allowed="width and height in inches, above 0",
             )
         figure.set_size_inches(*figsize)
+    style.warning(figure, warning)
     style.footnote(figure, note)
     return figure
 

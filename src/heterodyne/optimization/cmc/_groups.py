@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +12,12 @@ import xarray
 from heterodyne._errors import DataError
 from heterodyne._log import get_logger
 from heterodyne._typing import BoolArray, FloatArray
-from heterodyne.config.parameter_registry import DEFAULT_REGISTRY
-from heterodyne.optimization.cmc._diagnostics import bfmi
+from heterodyne.config.parameter_registry import DEFAULT_REGISTRY, parameter_info
+from heterodyne.optimization.cmc._diagnostics import THRESHOLDS, bfmi
+from heterodyne.optimization.cmc._summary import mixing
+
+CONVERGED, VERDICT = "converged", "verdict"
+"""Attributes of the groups of a run: whether its verdict is good, and its headline."""
 
 _LOG = get_logger(__name__)
 _SAMPLED = ("chain", "draw")
@@ -29,12 +34,16 @@ class Chains:
     Attributes:
         draws: Finite draws by name, shape (chains, draws).
         units: Unit of each quantity, empty where it has none.
+        bounds: Range that a quantity cannot leave, where there is one.
+        warning: That the chains have not converged; empty where they have.
         absent: What is not shown, in words; empty if there is nothing to say.
         note: That, and which draws these are.
     """
 
     draws: dict[str, FloatArray]
     units: dict[str, str]
+    bounds: dict[str, tuple[float, float]]
+    warning: str
     absent: str
     note: str
 
@@ -104,7 +113,53 @@ def chains_of(idata: xarray.DataTree, var_names: str | Sequence[str] | None) -> 
         _LOG.warning("%s", absent)
     finite = {name: x for name, x in draws.items() if name not in bad}
     notes = filter(None, (absent, _origin(idata), _engine(idata)))
-    return Chains(finite, units, absent, " ".join(notes))
+    bounds = {name: _bounds(name, x) for name, x in finite.items()}
+    return Chains(finite, units, bounds, unconverged(idata, finite), absent, " ".join(notes))
+
+
+def unconverged(idata: xarray.DataTree, draws: Mapping[str, FloatArray]) -> str:
+    """Say that chains have not converged; nothing where they have.
+
+    Args:
+        idata: ArviZ groups; those of a run hold its verdict.
+        draws: Finite draws by name, shape (chains, draws), on which it is measured elsewhere.
+    """
+    known = tree(idata).attrs
+    if CONVERGED in known:
+        return "" if known[CONVERGED] else str(known[VERDICT])
+    return _unmixed(draws)
+
+
+def _unmixed(draws: Mapping[str, FloatArray]) -> str:
+    if not draws:
+        return ""
+    measured, names = mixing(draws), list(draws)
+    r_hat = np.nan_to_num(measured["r_hat"], nan=-np.inf)
+    ess = np.nan_to_num(np.minimum(measured["ess_bulk"], measured["ess_tail"]), nan=np.inf)
+    worst, fewest = int(np.argmax(r_hat)), int(np.argmin(ess))
+    if r_hat[worst] > THRESHOLDS.r_hat:
+        return (
+            f"Not converged: R-hat of {names[worst]} is {r_hat[worst]:.3f} "
+            f"(allowed {THRESHOLDS.r_hat:g})."
+        )
+    if ess[fewest] < THRESHOLDS.ess:
+        return (
+            f"Not converged: {names[fewest]} has {ess[fewest]:.0f} effective draws "
+            f"(needed {THRESHOLDS.ess:g})."
+        )
+    if len(draws[names[worst]]) < 2:
+        return "Whether these draws have converged is not known: one chain has no R-hat."
+    return ""
+
+
+def _bounds(name: str, draws: FloatArray) -> tuple[float, float]:
+    """Range of the parameter table, or the positive numbers for sigma; unless draws leave it."""
+    try:
+        row = parameter_info(name)
+        low, high = row.min_bound, row.max_bound
+    except KeyError:
+        low, high = (0.0 if name == "sigma" else -math.inf), math.inf
+    return (low if draws.min() >= low else -math.inf), (high if draws.max() <= high else math.inf)
 
 
 def _origin(idata: xarray.DataTree) -> str:

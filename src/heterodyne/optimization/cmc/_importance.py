@@ -10,7 +10,6 @@ are picked among the points of independent groups.
 
 from __future__ import annotations
 
-import os
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +22,7 @@ from arviz_stats.base.array import array_stats
 from scipy.linalg import solve_triangular
 from scipy.special import logsumexp
 
+from heterodyne._cores import usable_cores
 from heterodyne._events import Progress
 from heterodyne._typing import FloatArray, IntArray
 from heterodyne.core._jax import jnp
@@ -132,7 +132,7 @@ class ImportanceSampler:
             found = run(jnp.asarray(points[chosen]), jnp.asarray(normal[chosen]))
             return tuple(np.asarray(column) for column in found)
 
-        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        with ThreadPoolExecutor(usable_cores()) as pool:
             parts = list(pool.map(part, range(0, _BLOCK, _PART)))
         new = ImportanceState(z, *(np.concatenate(c) for c in zip(*parts, strict=True)))
         return ImportanceState(*(np.concatenate(c) for c in zip(state, new, strict=True)))

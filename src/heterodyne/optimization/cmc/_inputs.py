@@ -18,8 +18,8 @@ from heterodyne.config.parameter_names import PHYSICS_PARAM_NAMES
 from heterodyne.config.parameter_space import Parameter, ParameterSpace, Prior, PriorKind
 from heterodyne.core.heterodyne_model import HeterodyneModel
 from heterodyne.data import TwoTimeData, from_arrays
+from heterodyne.optimization.cmc._priors_build import build_nlsq_informed_priors
 from heterodyne.optimization.cmc._priors_families import logarithm_of, normal_of
-from heterodyne.optimization.cmc.priors import build_nlsq_informed_priors
 from heterodyne.optimization.nlsq.results import NLSQResult
 
 _LOG = get_logger(__name__)
@@ -112,6 +112,25 @@ def noise_scale(sigma: ArrayLike | None, shape: tuple[int, ...]) -> float | None
     return float(np.sqrt(np.mean(pairs**2)))
 
 
+def refuse_missing_fit(config: CMCConfig, where: str) -> None:
+    """Refuse to go on without an earlier fit, if the configuration requires one.
+
+    Args:
+        config: Settings.
+        where: Argument that would have held the fit.
+
+    Raises:
+        ConfigError: It is required.
+    """
+    if config.require_nlsq_warmstart:
+        raise ConfigError(
+            "no earlier fit was given, and require_nlsq_warmstart is true",
+            where=where,
+            remedy="Give one, or set require_nlsq_warmstart to false: a fit from many starts "
+            "always comes first",
+        )
+
+
 def started(
     space: ParameterSpace, results: Sequence[NLSQResult], config: CMCConfig
 ) -> ParameterSpace:
@@ -121,13 +140,7 @@ def started(
         ConfigError: A fit is required, and none given.
     """
     if not results:
-        if config.require_nlsq_warmstart:
-            raise ConfigError(
-                "no least-squares result was given, and require_nlsq_warmstart is true",
-                where="nlsq_result",
-                remedy="Give one, or set require_nlsq_warmstart to false: a fit from many starts "
-                "always comes first",
-            )
+        refuse_missing_fit(config, "nlsq_result")
         return space
     if not config.use_nlsq_warmstart:
         return space

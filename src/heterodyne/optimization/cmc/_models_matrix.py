@@ -196,47 +196,6 @@ def get_heterodyne_model_constant(
     )
 
 
-def get_heterodyne_model_constant_averaged(
-    t: ArrayLike,
-    q: float,
-    dt: float,
-    phi_angle: ArrayLike,
-    c2_data: ArrayLike,
-    noise_scale: float,
-    space: ParameterSpace,
-    mean_contrast: float,
-    mean_offset: float,
-    shard_grid: ShardGrid | None = None,
-    num_shards: int = 1,
-) -> Model:
-    """Build a NumPyro model with one given contrast and offset for all angles.
-
-    This is ``get_heterodyne_model_constant`` with numbers only.
-
-    Args:
-        t: Frame times in s, equally spaced, shape (N,).
-        q: Wavevector in 1/Å.
-        dt: Frame spacing in s.
-        phi_angle: Detector angle in degrees, or several, shape (n_phi,).
-        c2_data: Measured correlation, as for ``get_heterodyne_model``.
-        noise_scale: Estimate of the error of a pair, > 0.
-        space: Values, bounds and priors of the physics parameters.
-        mean_contrast: Contrast of all angles; not sampled.
-        mean_offset: Offset of all angles; not sampled.
-        shard_grid: Pairs to fit, at one angle; needs no N x N array.
-        num_shards: Number of shards; it widens the prior of sigma only.
-
-    Raises:
-        ConfigError: Settings that cannot be used.
-        DataError: Data that do not match or cannot be fitted.
-    """
-    contrast = one_value(mean_contrast, "mean_contrast").values
-    offset = one_value(mean_offset, "mean_offset").values
-    return get_heterodyne_model_constant(
-        t, q, dt, phi_angle, c2_data, noise_scale, space, contrast, offset, shard_grid, num_shards
-    )
-
-
 def get_heterodyne_model_individual(
     t: ArrayLike,
     q: float,

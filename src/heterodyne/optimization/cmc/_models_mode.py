@@ -15,11 +15,11 @@ from heterodyne.optimization.cmc._models_matrix import (
     Model,
     get_heterodyne_model,
     get_heterodyne_model_constant,
-    get_heterodyne_model_constant_averaged,
     get_heterodyne_model_individual,
     get_heterodyne_model_reparam,
 )
 from heterodyne.optimization.cmc.reparameterization import ReparamConfig
+from heterodyne.optimization.cmc.variants import get_heterodyne_model_constant_averaged
 from heterodyne.optimization.scaling import ScalingMode
 
 if TYPE_CHECKING:

@@ -24,172 +24,6 @@ from heterodyne.optimization.scaling import ScalingMode
 _LOG = get_logger(__name__)
 
 
-def xpcs_model_heterodyne_scaled(
-    data: ArrayLike,
-    t: ArrayLike,
-    q: float,
-    dt: float,
-    phi_unique: ArrayLike,
-    phi_indices: ArrayLike,
-    i1_indices: ArrayLike,
-    i2_indices: ArrayLike,
-    noise_scale: float,
-    space: ParameterSpace,
-    num_shards: int = 1,
-) -> None:
-    """Model points of several angles, with a sampled contrast and offset of each angle.
-
-    A NumPyro model: hand it and its arguments to a sampler. Sites are the varying physics
-    parameters, ``contrast_0``, ``offset_0``, ... with the priors of ``space``, and sigma,
-    HalfNormal(noise_scale * 1.5 * sqrt(num_shards)). All points are one observed site
-    ``obs``. Points of the same pair, such as (i, j) and (j, i), share the weight of one;
-    those on the diagonal and at t = 0 are not fitted.
-
-    Args:
-        data: Measured correlation, shape (n_total,).
-        t: Frame times in s, equally spaced, shape (N,).
-        q: Wavevector in 1/Å.
-        dt: Frame spacing in s.
-        phi_unique: Detector angles in degrees, shape (n_phi,).
-        phi_indices: Index of the angle of each point, shape (n_total,).
-        i1_indices: Frame of the first time of each point, counted from 0, shape (n_total,).
-        i2_indices: Frame of the second time, shape (n_total,).
-        noise_scale: Estimate of the error of a pair, > 0.
-        space: Values, bounds and priors.
-        num_shards: Number of shards; it widens the prior of sigma only.
-
-    Raises:
-        ConfigError: Settings that cannot be used.
-        DataError: Arrays that do not match, cannot be fitted, or are traced by JAX.
-    """
-    points = (data, t, q, dt, phi_unique, phi_indices, i1_indices, i2_indices)
-    _pooled(ScalingMode.INDIVIDUAL, *points, noise_scale, space, num_shards)()
-
-
-def xpcs_model_heterodyne_constant(
-    data: ArrayLike,
-    t: ArrayLike,
-    q: float,
-    dt: float,
-    phi_unique: ArrayLike,
-    phi_indices: ArrayLike,
-    i1_indices: ArrayLike,
-    i2_indices: ArrayLike,
-    noise_scale: float,
-    space: ParameterSpace,
-    fixed_contrast: ArrayLike,
-    fixed_offset: ArrayLike,
-    num_shards: int = 1,
-) -> None:
-    """Model points of several angles, with given contrast and offset of each angle.
-
-    As ``xpcs_model_heterodyne_scaled``, but contrast and offset are not sampled.
-
-    Args:
-        data: Measured correlation, shape (n_total,).
-        t: Frame times in s, equally spaced, shape (N,).
-        q: Wavevector in 1/Å.
-        dt: Frame spacing in s.
-        phi_unique: Detector angles in degrees, shape (n_phi,).
-        phi_indices: Index of the angle of each point, shape (n_total,).
-        i1_indices: Frame of the first time of each point, counted from 0, shape (n_total,).
-        i2_indices: Frame of the second time, shape (n_total,).
-        noise_scale: Estimate of the error of a pair, > 0.
-        space: Values, bounds and priors of the physics parameters.
-        fixed_contrast: Contrast of each angle, shape (n_phi,).
-        fixed_offset: Offset of each angle, shape (n_phi,).
-        num_shards: Number of shards; it widens the prior of sigma only.
-
-    Raises:
-        ConfigError: Settings that cannot be used.
-        DataError: Arrays that do not match, cannot be fitted, or are traced by JAX.
-    """
-    points = (data, t, q, dt, phi_unique, phi_indices, i1_indices, i2_indices)
-    fixed = (fixed_contrast, fixed_offset)
-    _pooled(ScalingMode.CONSTANT, *points, noise_scale, space, num_shards, *fixed)()
-
-
-def xpcs_model_heterodyne_averaged(
-    data: ArrayLike,
-    t: ArrayLike,
-    q: float,
-    dt: float,
-    phi_unique: ArrayLike,
-    phi_indices: ArrayLike,
-    i1_indices: ArrayLike,
-    i2_indices: ArrayLike,
-    noise_scale: float,
-    space: ParameterSpace,
-    num_shards: int = 1,
-) -> None:
-    """Model points of several angles, with one sampled contrast and offset for all.
-
-    As ``xpcs_model_heterodyne_scaled``, but the sites are ``contrast`` and ``offset``.
-
-    Args:
-        data: Measured correlation, shape (n_total,).
-        t: Frame times in s, equally spaced, shape (N,).
-        q: Wavevector in 1/Å.
-        dt: Frame spacing in s.
-        phi_unique: Detector angles in degrees, shape (n_phi,).
-        phi_indices: Index of the angle of each point, shape (n_total,).
-        i1_indices: Frame of the first time of each point, counted from 0, shape (n_total,).
-        i2_indices: Frame of the second time, shape (n_total,).
-        noise_scale: Estimate of the error of a pair, > 0.
-        space: Values, bounds and priors.
-        num_shards: Number of shards; it widens the prior of sigma only.
-
-    Raises:
-        ConfigError: Settings that cannot be used.
-        DataError: Arrays that do not match, cannot be fitted, or are traced by JAX.
-    """
-    points = (data, t, q, dt, phi_unique, phi_indices, i1_indices, i2_indices)
-    _pooled(ScalingMode.AVERAGED, *points, noise_scale, space, num_shards)()
-
-
-def xpcs_model_heterodyne_constant_averaged(
-    data: ArrayLike,
-    t: ArrayLike,
-    q: float,
-    dt: float,
-    phi_unique: ArrayLike,
-    phi_indices: ArrayLike,
-    i1_indices: ArrayLike,
-    i2_indices: ArrayLike,
-    noise_scale: float,
-    space: ParameterSpace,
-    fixed_contrast: float,
-    fixed_offset: float,
-    num_shards: int = 1,
-) -> None:
-    """Model points of several angles, with one given contrast and offset for all.
-
-    As ``xpcs_model_heterodyne_scaled``, but contrast and offset are not sampled.
-
-    Args:
-        data: Measured correlation, shape (n_total,).
-        t: Frame times in s, equally spaced, shape (N,).
-        q: Wavevector in 1/Å.
-        dt: Frame spacing in s.
-        phi_unique: Detector angles in degrees, shape (n_phi,).
-        phi_indices: Index of the angle of each point, shape (n_total,).
-        i1_indices: Frame of the first time of each point, counted from 0, shape (n_total,).
-        i2_indices: Frame of the second time, shape (n_total,).
-        noise_scale: Estimate of the error of a pair, > 0.
-        space: Values, bounds and priors of the physics parameters.
-        fixed_contrast: Contrast of all angles.
-        fixed_offset: Offset of all angles.
-        num_shards: Number of shards; it widens the prior of sigma only.
-
-    Raises:
-        ConfigError: Settings that cannot be used.
-        DataError: Arrays that do not match, cannot be fitted, or are traced by JAX.
-    """
-    points = (data, t, q, dt, phi_unique, phi_indices, i1_indices, i2_indices)
-    fixed = (fixed_contrast, fixed_offset)
-    _pooled(ScalingMode.CONSTANT_AVERAGED, *points, noise_scale, space, num_shards, *fixed)()
-
-
 def get_heterodyne_pooled_model_for_mode(
     per_angle_mode: str,
     *,
@@ -240,10 +74,10 @@ def get_heterodyne_pooled_model_for_mode(
     """
     points = (data, t, q, dt, phi_unique, phi_indices, i1_indices, i2_indices)
     mode, fixed = ScalingMode.parse(per_angle_mode), (fixed_contrast, fixed_offset)
-    return _pooled(mode, *points, noise_scale, space, num_shards, *fixed)
+    return pooled_model(mode, *points, noise_scale, space, num_shards, *fixed)
 
 
-def _pooled(
+def pooled_model(
     mode: ScalingMode,
     data: ArrayLike,
     t: ArrayLike,
@@ -259,6 +93,7 @@ def _pooled(
     fixed_contrast: ArrayLike | None = None,
     fixed_offset: ArrayLike | None = None,
 ) -> PairModel:
+    """Build the model of points of all angles, as ``get_heterodyne_pooled_model_for_mode``."""
     grid = grid_of(t, q, dt, space)
     pairs = listed_pairs(grid, data, phi_unique, phi_indices, i1_indices, i2_indices)
     sites = DocumentedSites(space)

@@ -36,8 +36,6 @@ from heterodyne.optimization.sandwich import SpeckleNoise, correction
 
 S = TypeVar("S")
 PLAIN, CORRECTED = "plain", "corrected"
-PASSES = (PLAIN, CORRECTED)
-ENGINES = ("importance", "nuts")
 # Stages of adaptation that NUTS needs from a frame of weighted points.
 _REFINED_STAGES = 1
 
@@ -71,65 +69,25 @@ class Sampled:
 
 
 @dataclass(frozen=True)
-class Passes:
-    """What the passes over one data set share.
+class Drawing:
+    """How draws are taken from one posterior, whatever it is conditioned on.
 
     Attributes:
-        fit: The fit of the data, from which sampling starts.
         posterior: Map and density.
         derived: Quantities at reference times.
         schedule: How much to sample.
         engine: What draws; ``auto`` takes importance sampling where its weights are good,
             and NUTS elsewhere.
-        scale: Estimate of sigma that scales its prior.
         keeper: Where states are kept.
         on_event: Receives the progress.
     """
 
-    fit: Fit
     posterior: Posterior
     derived: Derived
     schedule: Schedule
     engine: EngineName
-    scale: float
     keeper: Keeper
     on_event: EventSink
-
-    def plain(self) -> Sampled:
-        """Sample with the likelihood of independent errors."""
-        target = Target(self.fit.problem.data, jnp.asarray(self.scale))
-        return self.sample(PLAIN, target, self.frames())
-
-    def corrected(self, noise: SpeckleNoise) -> tuple[Sampled, SpeckleNoise]:
-        """Sample with the likelihood corrected for speckle noise, around the best mode.
-
-        Returns:
-            The draws, and the noise with that included which the fit has absorbed.
-        """
-        modes, data = self.fit.modes, self.fit.problem.data
-        mode = posterior_mode(self.posterior, self.fit)
-        change = correction(
-            self.posterior,
-            mode,
-            data,
-            noise,
-            float(modes.squares[0]),
-            modes.by_angle[0],
-            self.derived.times,
-            self.on_event,
-        )
-        target = Target(data, jnp.asarray(self.scale), change.likelihood)
-        n_pairs = self.fit.problem.n_pairs
-        frame = laplace_frame(self.posterior, mode, change.information, self.scale, n_pairs)
-        noise = replace(noise, effective_speckles=change.effective_speckles)
-        return self.sample(CORRECTED, target, (frame,)), noise
-
-    def frames(self) -> tuple[Frame, ...]:
-        """Normal approximations, for independent errors, of the modes that compete."""
-        return tuple(
-            mode_frame(self.posterior, self.fit, self.scale, rank)
-            for rank in competing_modes(self.fit)
-        )
 
     def sample(self, name: str, target: Target, frames: tuple[Frame, ...]) -> Sampled:
         """Draw with the engine of the run, importance sampling before NUTS.
@@ -194,6 +152,55 @@ class Passes:
         of_points = Quantities.of(self.posterior, seen.y[None], self.derived).all()
         points = {name: x[0] for name, x in of_points.items()} | {"log density": seen.log_density}
         return Sampled(draws, quantities, diagnose_weighted(values, points, seen))
+
+
+@dataclass(frozen=True)
+class Passes(Drawing):
+    """What the passes over one data set share.
+
+    Attributes:
+        fit: The fit of the data, from which sampling starts.
+        scale: Estimate of sigma that scales its prior.
+    """
+
+    fit: Fit
+    scale: float
+
+    def plain(self) -> Sampled:
+        """Sample with the likelihood of independent errors."""
+        target = Target(self.fit.problem.data, jnp.asarray(self.scale))
+        return self.sample(PLAIN, target, self.frames())
+
+    def corrected(self, noise: SpeckleNoise) -> tuple[Sampled, SpeckleNoise]:
+        """Sample with the likelihood corrected for speckle noise, around the best mode.
+
+        Returns:
+            The draws, and the noise with that included which the fit has absorbed.
+        """
+        modes, data = self.fit.modes, self.fit.problem.data
+        mode = posterior_mode(self.posterior, self.fit)
+        change = correction(
+            self.posterior,
+            mode,
+            data,
+            noise,
+            float(modes.squares[0]),
+            modes.by_angle[0],
+            self.derived.times,
+            self.on_event,
+        )
+        target = Target(data, jnp.asarray(self.scale), change.likelihood)
+        n_pairs = self.fit.problem.n_pairs
+        frame = laplace_frame(self.posterior, mode, change.information, self.scale, n_pairs)
+        noise = replace(noise, effective_speckles=change.effective_speckles)
+        return self.sample(CORRECTED, target, (frame,)), noise
+
+    def frames(self) -> tuple[Frame, ...]:
+        """Normal approximations, for independent errors, of the modes that compete."""
+        return tuple(
+            mode_frame(self.posterior, self.fit, self.scale, rank)
+            for rank in competing_modes(self.fit)
+        )
 
 
 def state_key(name: str, engine: str) -> str:

@@ -5,23 +5,32 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from heterodyne._errors import ConfigError, InterruptedRunError
 from heterodyne._events import EventSink, Message, ignore_events
-from heterodyne._typing import FloatArray
 from heterodyne.data import TwoTimeData
 from heterodyne.io import run_folder
 from heterodyne.io.run_folder import RunFolder
 from heterodyne.optimization.bind import fit_run
 from heterodyne.optimization.cmc import _record
-from heterodyne.optimization.cmc._analysis import Analysis, NoiseSettings, analyse
-from heterodyne.optimization.cmc._passes import ENGINES, PASSES, Keeper, state_key
+from heterodyne.optimization.cmc._analysis import (
+    Analysis,
+    NoiseSettings,
+    analyse,
+    compile_analysis,
+)
+from heterodyne.optimization.cmc._divide import divided
+from heterodyne.optimization.cmc._shard_store import run_keeper
+from heterodyne.optimization.cmc._shard_task import Elsewhere, Transport, rules_of
 from heterodyne.optimization.cmc._verdict import Verdict
+from heterodyne.optimization.nlsq.config import NLSQConfig
+from heterodyne.optimization.nlsq.core import Fit
 from heterodyne.optimization.nlsq.record import fit_record
+from heterodyne.optimization.problem import Problem
 
 if TYPE_CHECKING:
     from heterodyne.config.schema import RunConfig
@@ -47,6 +56,7 @@ def run(
     on_event: EventSink = ignore_events,
     *,
     resume: bool = False,
+    transport: Transport | None = None,
 ) -> Finished:
     """Fit, sample, judge and write the data of a run file.
 
@@ -60,13 +70,14 @@ def run(
         folder: Where results go.
         on_event: Receives the progress.
         resume: Whether there must be an interrupted run to go on with.
+        transport: Has shards drawn by workers; None draws them here, one after the other.
 
     Raises:
         InterruptedRunError: The run was stopped; the same command goes on with it.
         ConfigError: There is nothing to resume.
     """
-    checkpoint = _Checkpoint(folder)
-    if resume and not checkpoint.exists:
+    interrupted = folder.has_checkpoints
+    if resume and not interrupted:
         raise ConfigError(
             "there is no interrupted run to go on with",
             where=folder.path,
@@ -74,29 +85,53 @@ def run(
         )
     started = time.monotonic()
     try:
-        fit = fit_run(config, data, on_event)
+        fit = fit_run(config, data, on_event, partial(_prepare, config))
         fit_seconds = time.monotonic() - started
         folder.write_json(run_folder.FIT, fit_record(fit.result))
-        if checkpoint.exists:
+        if interrupted:
             on_event(Message("Going on with the interrupted run in this folder."))
-        analysis = analyse(
-            fit,
-            np.asarray(data.c2),
-            config.cmc_config(),
-            noise_settings(config, data),
-            engine=config.optimization.engine,
-            keeper=Keeper(checkpoint.load, checkpoint.save),
-            on_event=on_event,
-        )
+        analysis = _analysed(fit, config, data, folder, transport, on_event)
     except KeyboardInterrupt:
         raise InterruptedRunError(
             "the run was stopped",
             where=folder.path,
             remedy="The same command goes on with it"
-            if checkpoint.exists
+            if folder.has_checkpoints
             else "Nothing was drawn yet; the same command starts anew",
         ) from None
     return write(analysis, data, folder, fit_seconds)
+
+
+def _prepare(config: RunConfig, problem: Problem) -> None:
+    """Have code compiled while the data are fitted."""
+    compile_analysis(
+        problem,
+        config.cmc_config(),
+        engine=config.optimization.engine,
+        fit=NLSQConfig.of(config.optimization.nlsq),
+    )
+
+
+def _analysed(
+    fit: Fit,
+    config: RunConfig,
+    data: TwoTimeData,
+    folder: RunFolder,
+    transport: Transport | None,
+    on_event: EventSink,
+) -> Analysis:
+    settings, engine = config.cmc_config(), config.optimization.engine
+    return analyse(
+        fit,
+        np.asarray(data.c2),
+        settings,
+        noise_settings(config, data),
+        engine=engine,
+        sharding=divided(settings, data.n_frames, data.n_angles, engine, on_event),
+        elsewhere=transport and Elsewhere(folder, transport, rules_of(settings)),
+        keeper=run_keeper(folder),
+        on_event=on_event,
+    )
 
 
 def noise_settings(config: RunConfig, data: TwoTimeData) -> NoiseSettings:
@@ -115,29 +150,3 @@ def write(analysis: Analysis, data: TwoTimeData, folder: RunFolder, fit_seconds:
     summary = _record.summary(analysis, fit_seconds)
     folder.write_json(run_folder.SUMMARY, summary)
     return Finished(analysis.verdict, summary)
-
-
-@dataclass(frozen=True)
-class _Checkpoint:
-    """States in a run folder, one file for each pass and engine."""
-
-    folder: RunFolder
-
-    @property
-    def _files(self) -> list[Path]:
-        return [self._file(state_key(name, engine)) for name in PASSES for engine in ENGINES]
-
-    @property
-    def exists(self) -> bool:
-        return any(file.is_file() for file in self._files)
-
-    def _file(self, key: str) -> Path:
-        return self.folder.file(run_folder.checkpoint(key))
-
-    def save(self, key: str, arrays: Mapping[str, FloatArray]) -> None:
-        self.folder.write_npz(run_folder.checkpoint(key), arrays)
-
-    def load(self, key: str) -> Mapping[str, FloatArray] | None:
-        if not self._file(key).is_file():
-            return None
-        return self.folder.read_npz(run_folder.checkpoint(key))

@@ -10,10 +10,10 @@ import numpy as np
 import numpyro.distributions as dist
 from scipy import stats
 
+from heterodyne.config.parameter_registry import parameter_info
 from heterodyne.config.parameter_space import Parameter, ParameterSpace
 from heterodyne.optimization.cmc._priors_families import logarithm_of, normal_of
 from heterodyne.optimization.cmc._table import NOT_KNOWN, figure
-from heterodyne.optimization.nlsq.record import parameter_info
 from heterodyne.optimization.prior import log_mass
 
 _SMALLEST_SCALE = 1e-12

@@ -13,8 +13,7 @@ from heterodyne._errors import ConfigError
 from heterodyne._log import get_logger
 from heterodyne._typing import ArrayLike, FloatArray
 from heterodyne.config._suggest import not_known
-from heterodyne.config.parameter_registry import DEFAULT_REGISTRY, ParameterInfo
-from heterodyne.optimization.nlsq.record import parameter_info
+from heterodyne.config.parameter_registry import DEFAULT_REGISTRY, ParameterInfo, parameter_info
 from heterodyne.optimization.nlsq.results import NLSQResult
 
 _LOG = get_logger(__name__)

@@ -17,6 +17,7 @@ from heterodyne.data import TwoTimeData
 from heterodyne.optimization.cmc._analysis import Analysis
 from heterodyne.optimization.cmc._diagnostics import THRESHOLDS
 from heterodyne.optimization.cmc._draws import Draws, Trajectories
+from heterodyne.optimization.cmc._groups import CONVERGED, VERDICT
 from heterodyne.optimization.cmc._quantities import curve_bands
 from heterodyne.optimization.nlsq.core import Fit
 from heterodyne.viz.thin import Thinning
@@ -31,7 +32,7 @@ def data_tree(analysis: Analysis) -> xarray.DataTree:
     ``posterior`` holds the documented parameters, ``derived`` rates and fraction at
     reference times, ``corrected`` both from the likelihood corrected for speckle noise where
     that is likely, ``sample_stats`` and ``corrected_sample_stats`` what the sampler
-    recorded, with its name, ``prior`` draws from the priors.
+    recorded, with its name, ``prior`` draws from the priors. Attributes hold the verdict.
     """
     draws = analysis.draws
     groups: dict[str, Mapping[str, FloatArray]] = {
@@ -49,7 +50,10 @@ def data_tree(analysis: Analysis) -> xarray.DataTree:
     datasets["sample_stats"].attrs["engine"] = draws.engine
     if analysis.corrected_draws is not None:
         datasets["corrected_sample_stats"].attrs["engine"] = analysis.corrected_draws.engine
-    return xarray.DataTree.from_dict({f"/{name}": values for name, values in datasets.items()})
+    tree = xarray.DataTree.from_dict({f"/{name}": values for name, values in datasets.items()})
+    # NetCDF has no truth values.
+    tree.attrs = {CONVERGED: int(analysis.verdict.converged), VERDICT: analysis.verdict.headline}
+    return tree
 
 
 def _statistics(draws: Draws) -> dict[str, np.ndarray]:
@@ -76,7 +80,7 @@ def _dataset(values: Mapping[str, FloatArray], units: Mapping[str, str]) -> xarr
 
 
 def summary(analysis: Analysis, fit_seconds: float) -> dict[str, Any]:
-    """Return what ``summary.json`` holds: verdict, table, sampler health, noise."""
+    """Return what ``summary.json`` holds: verdict, table, sampler health, noise, shards."""
     inflation = {row.name: row.inflation for row in analysis.rows if row.corrected is not None}
     return {
         "verdict": asdict(analysis.verdict),
@@ -91,6 +95,17 @@ def summary(analysis: Analysis, fit_seconds: float) -> dict[str, Any]:
             "text": _noise_text(analysis),
         },
         "thresholds": asdict(THRESHOLDS),
+    } | _shards(analysis)
+
+
+def _shards(analysis: Analysis) -> dict[str, Any]:
+    """How the data were divided, how each shard fared, and how they compare."""
+    found = analysis.combination
+    if found is None:
+        return {}
+    derived = [row.name for row in analysis.rows if row.kind == "derived"]
+    return {
+        "shards": found.as_dict() | {"each": found.of_shards(), "compared": found.compared(derived)}
     }
 
 

@@ -9,11 +9,11 @@ from typing import Any, Literal
 import numpy as np
 
 from heterodyne._typing import FloatArray
+from heterodyne.config.parameter_registry import parameter_info
 from heterodyne.config.parameter_space import Parameter, ParameterSpace, PriorKind
 from heterodyne.optimization.cmc._diagnostics import Diagnosis
 from heterodyne.optimization.cmc._quantities import Quantities
 from heterodyne.optimization.derived import Derived
-from heterodyne.optimization.nlsq.record import parameter_info
 
 Kind = Literal["parameter", "scaling", "noise", "derived"]
 # The data decide on a quantity that they confine to half of its prior's width.

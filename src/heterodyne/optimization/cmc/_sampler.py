@@ -8,7 +8,6 @@ next whitened frame, and the step size is adapted anew. The loop is a function f
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -17,11 +16,13 @@ from typing import TypeVar
 
 import numpy as np
 
+from heterodyne._cores import usable_cores
 from heterodyne._errors import SamplingError
 from heterodyne._events import Progress
 from heterodyne._typing import FloatArray
 from heterodyne.config.cmc import CMCConfig
 from heterodyne.core._jax import jax, jnp
+from heterodyne.core.ahead import compile_ahead
 from heterodyne.optimization.cmc._draws import Draws, Trajectories
 from heterodyne.optimization.cmc._frame import Frame
 from heterodyne.optimization.cmc._nuts import (
@@ -192,7 +193,7 @@ class Sampler:
         alone = 0 if length in self._compiled else 1
         first = [jax.block_until_ready(work(k)) for k in chains[:alone]]
         self._compiled.add(length)
-        workers = (os.cpu_count() or 1) if self.schedule.parallel else 1
+        workers = usable_cores() if self.schedule.parallel else 1
         with ThreadPoolExecutor(min(len(chains), workers)) as pool:
             others = pool.map(lambda k: jax.block_until_ready(work(k)), chains[alone:])
             return [*first, *others]
@@ -334,3 +335,24 @@ def _settled(steps: Steps) -> tuple[FloatArray, FloatArray]:
     source = np.where(found[:, -1], np.arange(len(found)), np.resize(moved, len(found)))
     third = found.shape[1] // 3
     return steps.z[:, third:][found[:, third:]], steps.z[source, -1]
+
+
+def compile_draws(posterior: Posterior, target: Target, schedule: Schedule) -> None:
+    """Have the first block of NUTS compiled in the background.
+
+    Args:
+        posterior: Map and density.
+        target: As it will be given.
+        schedule: Likewise.
+    """
+    sampler = Sampler(posterior, target, schedule)
+    d = posterior.size
+    state = sampler.start(Frame(jnp.zeros(d), jnp.eye(d)))
+    compile_ahead(
+        advance,
+        state.chains[0],
+        target=target,
+        frame=state.frame,
+        kernel=sampler.kernel,
+        length=min(schedule.block, schedule.n_adapt),
+    )

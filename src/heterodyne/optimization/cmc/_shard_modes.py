@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.cluster.vq import kmeans2
-from scipy.spatial.distance import pdist, squareform
 
 from heterodyne._errors import ConfigError, DataError
 from heterodyne._typing import ArrayLike, FloatArray
 from heterodyne.optimization.cmc._bimodal import BimodalResult, in_order
 from heterodyne.optimization.cmc._summary import deviation
+from heterodyne.optimization.cmc._two_groups import upper_group
 
 
 @dataclass(frozen=True)
@@ -118,9 +117,10 @@ def cluster_shard_modes(
     """Divide shards into two groups by the modes that they are in.
 
     A shard is described by the parameters that have two modes in some shard: by the mean of
-    its heavier mode where it has two itself, else by the mean of its draws. The two groups
-    are those of 2-means, started at the two shards farthest apart. It divides shards that
-    hardly differ as well; ``summarize_cross_shard_bimodality`` says how far modes are apart.
+    its heavier mode where it has two itself, else by the mean of its draws. The sum of
+    squares within both groups is small: the smallest for one such parameter, that of 2-means
+    started at the two shards farthest apart for several. It divides shards that hardly differ
+    as well; ``summarize_cross_shard_bimodality`` says how far modes are apart.
 
     Args:
         bimodal_detections: Results of ``check_shard_bimodality`` for the same shards.
@@ -144,14 +144,9 @@ def cluster_shard_modes(
         for name in modal
     ]
     points = np.array(features).T if features else np.zeros((len(shards), 1))
-    if not len(points) or np.ptp(points, axis=0).max() == 0:
-        return list(shards), []
-    apart = squareform(pdist(points))
-    farthest = np.unravel_index(np.argmax(apart), apart.shape)
-    centres, labels = kmeans2(points, points[list(farthest)], minit="matrix", missing="raise")
-    low = int(np.argmin(centres.mean(axis=1)))
-    groups = [[k for k, label in zip(shards, labels, strict=True) if label == g] for g in (0, 1)]
-    return groups[low], groups[1 - low]
+    high = upper_group(points)
+    low, up = ([k for k, x in zip(shards, high, strict=True) if x == group] for group in (0, 1))
+    return low, up
 
 
 def _positions(

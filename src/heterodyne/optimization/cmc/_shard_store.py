@@ -1,4 +1,4 @@
-"""Where the states of shards are kept, so that an interrupted run goes on with them."""
+"""Where states of the sampler are kept, so that an interrupted run goes on with them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import numpy as np
 
 from heterodyne._typing import FloatArray
 from heterodyne.config.cmc import CMCConfig
-from heterodyne.io import files
+from heterodyne.io import files, run_folder
+from heterodyne.io.run_folder import RunFolder
 from heterodyne.optimization.cmc._assign import Sharding
 from heterodyne.optimization.cmc._passes import Keeper
 from heterodyne.optimization.nlsq.core import Fit
@@ -46,6 +47,19 @@ def shard_keeper(fit: Fit, c2: FloatArray, config: CMCConfig, sharding: Sharding
     def save(key: str, arrays: Mapping[str, FloatArray]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         files.write_npz(folder / f"{key}.npz", arrays)
+
+    return Keeper(load, save)
+
+
+def run_keeper(folder: RunFolder) -> Keeper:
+    """Keep states in the folder of a run, one file for each pass or shard and engine."""
+
+    def load(key: str) -> Mapping[str, FloatArray] | None:
+        name = run_folder.checkpoint(key)
+        return folder.read_npz(name) if folder.file(name).is_file() else None
+
+    def save(key: str, arrays: Mapping[str, FloatArray]) -> None:
+        folder.write_npz(run_folder.checkpoint(key), arrays)
 
     return Keeper(load, save)
 

@@ -11,19 +11,26 @@ Where it cannot, importance sampling of all data goes on from them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 from scipy.linalg import solve_triangular
 
 from heterodyne._errors import SamplingError
-from heterodyne._events import Message
+from heterodyne._events import Message, ignore_events
 from heterodyne._typing import FloatArray, JaxArray, StoredArray
 from heterodyne.config.cmc import CMCConfig
 from heterodyne.core._jax import jax, jnp
-from heterodyne.optimization.cmc._assign import Sharding, shards_of
+from heterodyne.optimization.cmc._assign import Sharding
+from heterodyne.optimization.cmc._combination import (
+    CORRECTED,
+    SOUND,
+    UNSOUND,
+    Combination,
+    interval_of_shards,
+    which_failed,
+)
 from heterodyne.optimization.cmc._diagnostics import (
     THRESHOLDS,
     Diagnosis,
@@ -36,81 +43,21 @@ from heterodyne.optimization.cmc._importance import picked, smoothed
 from heterodyne.optimization.cmc._nuts import Target
 from heterodyne.optimization.cmc._passes import Passes, Sampled
 from heterodyne.optimization.cmc._quantities import Quantities
-from heterodyne.optimization.cmc._sampler import Schedule
+from heterodyne.optimization.cmc._shard_plan import ShardPlan
+from heterodyne.optimization.cmc._shard_task import Elsewhere
 from heterodyne.optimization.cmc.combine import combined_draws
 from heterodyne.optimization.posterior import Posterior
 
 _BATCH = 8
-SOUND, CORRECTED, UNSOUND = "sound", "corrected", "unsound"
-
-
-@dataclass(frozen=True)
-class Combination:
-    """What is known about shards and their combination.
-
-    Attributes:
-        sharding: How the pairs were divided.
-        method: Rule of combination.
-        shards: Convergence of each shard.
-        pairs: Number of pairs of each shard.
-        failed: Numbers of the shards that did not converge and were left out.
-        scatter: Scatter of the shards' means beyond their own errors, over the absolute
-            mean, by quantity.
-        k_hat: Pareto shape of the weights of the combined draws.
-        kish: Number of independent draws that these are worth.
-        shift: Largest distance of a mean of the combined draws from that of the result, in
-            posterior standard deviations.
-        held: ``SOUND`` where the draws were picked with these weights, ``CORRECTED`` where
-            importance sampling went on from them, ``UNSOUND`` where neither held.
-        combined: Unknowns and derived quantities of the combined draws before, by name.
-    """
-
-    sharding: Sharding
-    method: str
-    shards: tuple[Diagnosis, ...]
-    pairs: tuple[int, ...]
-    failed: tuple[int, ...]
-    scatter: dict[str, float]
-    k_hat: float
-    kish: float
-    shift: float
-    held: str
-    combined: Mapping[str, FloatArray]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for ``metadata``."""
-        return {
-            "num_shards": self.sharding.n_shards,
-            "strategy": self.sharding.strategy,
-            "seed": self.sharding.seed,
-            "method": self.method,
-            "failed": list(self.failed),
-            "scatter": dict(self.scatter),
-            "k_hat": self.k_hat,
-            "kish": self.kish,
-            "shift": self.shift,
-            "held_against_all": self.held,
-        }
-
-    def of_shards(self) -> list[dict[str, Any]]:
-        """Plain values of each shard."""
-        return [
-            {
-                "shard": k,
-                "n_pairs": self.pairs[k],
-                "r_hat_max": d.worst_r_hat[1],
-                "ess_bulk_min": d.worst_ess_bulk[1],
-                "ess_tail_min": d.worst_ess_tail[1],
-                "divergences": d.divergences,
-                "k_hat": d.k_hat,
-                "converged": k not in self.failed,
-            }
-            for k, d in enumerate(self.shards)
-        ]
 
 
 def sample_shards(
-    passes: Passes, c2: StoredArray, sharding: Sharding, config: CMCConfig, limits: Thresholds
+    passes: Passes,
+    c2: StoredArray,
+    sharding: Sharding,
+    config: CMCConfig,
+    limits: Thresholds,
+    elsewhere: Elsewhere | None = None,
 ) -> tuple[Sampled, Combination]:
     """Draw every shard for independent errors and combine them.
 
@@ -120,12 +67,14 @@ def sample_shards(
         sharding: How pairs are divided.
         config: Rules of combination, and what to do about shards that fail or disagree.
         limits: What a shard must reach.
+        elsewhere: Where shards are drawn; None draws them here, one after the other.
 
     Raises:
         SamplingError: Too few shards converged, or they contradict each other.
+        InterruptedRunError: Shards are left that nobody draws.
     """
-    found, pairs = _shards(passes, c2, sharding, config)
-    kept, failed = _successful(found, limits, config, passes)
+    found, pairs, problems = _shards(passes, c2, sharding, config, elsewhere)
+    kept, failed = _successful(found, limits, config, passes, problems)
     scatter = _scatter(kept)
     _refuse_contradiction(scatter, config)
     y = combined_draws(_of_one_length(kept), config.combination_method, passes.schedule.seed)
@@ -143,50 +92,64 @@ def sample_shards(
     return sampled, Combination(
         sharding,
         config.combination_method,
-        tuple(one.diagnosis for one in found),
+        tuple(None if one is None else one.diagnosis for one in found),
         pairs,
         failed,
+        problems,
         scatter,
         draws.proposals.k_hat,
         draws.proposals.kish,
         _shift(sampled.quantities.all(), combined),
         held,
         combined,
+        interval_of_shards(found),
     )
 
 
 def _shards(
-    passes: Passes, c2: StoredArray, sharding: Sharding, config: CMCConfig
-) -> tuple[list[Sampled], tuple[int, ...]]:
-    """Draw every shard; returns the draws and the number of pairs of each."""
-    k, data = sharding.n_shards, passes.fit.problem.data
-    weight = 1.0 / k if config.prior_tempering else 1.0
-    scale = jnp.asarray(passes.scale)
-    frames = tuple(Frame(f.centre, f.factor * np.sqrt(k)) for f in passes.frames())
-    points = 2 * passes.fit.problem.n_pairs // k
-    plan = Schedule.of(config, points, passes.posterior.size)
-    found, pairs = [], []
-    for number, shard in enumerate(shards_of(data, c2, sharding)):
-        passes.on_event(Message(f"Shard {number + 1} of {k}."))
-        target = Target(shard, scale, None, weight)
-        # Shards of one seed would be drawn in step.
-        seeded = replace(passes, schedule=replace(plan, seed=plan.seed + number + 1))
-        found.append(seeded.sample(f"shard{number + 1}", target, frames))
-        pairs.append(int(shard.n_pairs.sum()))
-    return found, tuple(pairs)
+    passes: Passes,
+    c2: StoredArray,
+    sharding: Sharding,
+    config: CMCConfig,
+    elsewhere: Elsewhere | None,
+) -> tuple[list[Sampled | None], tuple[int, ...], dict[int, str]]:
+    """Draw every shard.
+
+    Returns:
+        The draws of each, None where there are none; its number of pairs; and why there are no
+        draws.
+    """
+    plan = ShardPlan.of(passes, sharding, config)
+    keeper, on_event = passes.keeper, passes.on_event
+    problems: dict[int, str] = {}
+    if elsewhere is not None:
+        plan, problems = elsewhere.settled(plan, c2)
+        # Their progress was seen while they were drawn.
+        keeper, on_event = elsewhere.keeper, ignore_events
+    labels = plan.labels(c2)
+    found = [
+        None if k in problems else plan.draw(k, c2, labels, keeper, on_event)
+        for k in range(sharding.n_shards)
+    ]
+    return found, plan.sizes(labels), problems
 
 
 def _successful(
-    found: Sequence[Sampled], limits: Thresholds, config: CMCConfig, passes: Passes
+    found: Sequence[Sampled | None],
+    limits: Thresholds,
+    config: CMCConfig,
+    passes: Passes,
+    problems: Mapping[int, str] | None = None,
 ) -> tuple[list[Sampled], tuple[int, ...]]:
     """Leave out shards that did not converge; say so, or give up where they are many."""
-    good = [one.diagnosis.passed(limits) for one in found]
-    failed = tuple(k for k, ok in enumerate(good) if not ok)
-    share = 1.0 - len(failed) / len(found)
-    if share < config.min_success_rate or not any(good):
+    drawn = {k: one for k, one in enumerate(found) if one is not None}
+    good = {k: one for k, one in drawn.items() if one.diagnosis.passed(limits)}
+    failed = tuple(k for k in range(len(found)) if k not in good)
+    share = len(good) / len(found)
+    if share < config.min_success_rate or not good:
         raise SamplingError(
-            f"{len(failed)} of {len(found)} shards did not converge (numbers "
-            f"{', '.join(map(str, failed))}, counted from 0)",
+            f"{len(failed)} of {len(found)} shards did not converge "
+            f"({which_failed(failed, problems or {})})",
             where="combination",
             allowed=f"at least {config.min_success_rate:.0%} converged (min_success_rate)",
             remedy="Sample all data in one pass, use fewer shards, or raise num_samples",
@@ -196,7 +159,7 @@ def _successful(
         severity = "warning" if share < config.min_success_rate_warning else "info"
         text = f"{words}: the combination lacks their data."
         passes.on_event(Message(text, severity))
-    return [one for one, ok in zip(found, good, strict=True) if ok], failed
+    return list(good.values()), failed
 
 
 def _of_chains(values: Mapping[str, FloatArray], kept: Sequence[Sampled]) -> Diagnosis:
@@ -267,7 +230,7 @@ def _held_against_all(y: FloatArray, target: Target, passes: Passes) -> tuple[Dr
     density = np.asarray(_log_densities(points, target, passes.posterior))
     density = np.nan_to_num(density[: len(flat)], nan=-np.inf)
     weights, k_hat = smoothed(density - _log_normal(flat))
-    proposals = Proposals(flat, density, weights, k_hat, 0)
+    proposals = Proposals(flat, density, weights, k_hat)
     if not k_hat < THRESHOLDS.k_hat:
         return Draws(y, density.reshape(y.shape[:2]), proposals=proposals), UNSOUND
     rng = np.random.default_rng((passes.schedule.seed, 3))

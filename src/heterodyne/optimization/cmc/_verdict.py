@@ -6,10 +6,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from heterodyne.optimization.cmc._combination import (
+    CORRECTED,
+    SOUND,
+    Combination,
+    which_failed,
+)
 from heterodyne.optimization.cmc._diagnostics import THRESHOLDS, Diagnosis, Thresholds
 from heterodyne.optimization.cmc._frame import COMPETING
 from heterodyne.optimization.cmc._rows import Row
-from heterodyne.optimization.cmc._sharded import CORRECTED, SOUND, Combination
 from heterodyne.optimization.sandwich import SpeckleNoise
 
 _NAMED = 6
@@ -124,8 +129,8 @@ def _combination(c: Combination | None, limits: Thresholds) -> Iterator[str]:
     )
     if c.failed:
         yield (
-            f"{len(c.failed)} of them did not converge (numbers "
-            f"{', '.join(map(str, c.failed))}, counted from 0) and were left out."
+            f"{len(c.failed)} of them did not converge and were left out "
+            f"({which_failed(c.failed, c.problems)})."
         )
     k_hat = f"Pareto k-hat {c.k_hat:.2f}, needed below {limits.k_hat:g}"
     if c.held == SOUND:

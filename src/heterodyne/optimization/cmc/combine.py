@@ -22,6 +22,7 @@ from heterodyne._log import get_logger
 from heterodyne._typing import BoolArray, FloatArray
 from heterodyne.config._suggest import not_known
 from heterodyne.config.parameter_registry import DEFAULT_REGISTRY
+from heterodyne.optimization.cmc._two_groups import upper_group
 
 _LOG = get_logger(__name__)
 
@@ -192,7 +193,7 @@ def combine_shard_samples_bimodal(
     if by not in names:
         raise ConfigError(not_known("parameter", by, names), where="cluster_param")
     means = np.array([float(np.mean(one[by])) for one in shard_samples])
-    high = _split(means)
+    high = upper_group(means[:, None])
     if min(high.sum(), (~high).sum()) < 2:
         return {LOW: combine_shard_samples(shard_samples, method=method, seed=seed)}
     return {
@@ -362,16 +363,3 @@ def _tamed(means: FloatArray, precisions: FloatArray, outlier_sigma: float) -> F
             "Shard %d disagrees with the others and counts 1/%d; look at its draws.", k, n_shards
         )
     return np.where(outlying[:, None, None], precisions / n_shards, precisions)
-
-
-def _split(values: FloatArray) -> BoolArray:
-    """Which values belong to the upper of two groups, shape (K,); exact 2-means."""
-    order = np.argsort(values)
-    ordered = values[order]
-    spread = [
-        ordered[:k].var() * k + ordered[k:].var() * (len(values) - k) for k in range(1, len(values))
-    ]
-    high = np.zeros(len(values), bool)
-    if spread:
-        high[order[1 + int(np.argmin(np.array(spread))) :]] = True
-    return high

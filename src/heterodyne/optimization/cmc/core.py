@@ -10,18 +10,20 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from heterodyne._events import Event, Message
+from heterodyne._events import log_events
 from heterodyne._log import get_logger
 from heterodyne._typing import ArrayLike, FloatArray
 from heterodyne.config.cmc import CMCConfig
 from heterodyne.core.heterodyne_model import HeterodyneModel
 from heterodyne.optimization.bind import bind, charts_of, fit_scaled
-from heterodyne.optimization.cmc._analysis import Analysis, NoiseSettings, analyse
+from heterodyne.optimization.cmc._analysis import Analysis, NoiseSettings, analyse, compile_analysis
 from heterodyne.optimization.cmc._assign import Sharding
+from heterodyne.optimization.cmc._divide import divided
 from heterodyne.optimization.cmc._inputs import (
     CMC_ALPHA_SAFE_ZONE,
     CMC_ALPHA_SINGULARITY,
@@ -63,7 +65,7 @@ __all__ = [
 ]
 
 _LOG = get_logger(__name__)
-_LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+_log_event = log_events(_LOG)
 # How often a run is repeated with smaller steps, and by how much each aims higher.
 _RETRIES, _STEP = 3, 0.05
 
@@ -200,8 +202,7 @@ def fit_cmc_multi_phi(
         angle_mode = config.get_effective_per_angle_mode(np.size(phi_angles))
     config = checked(config)
     results = list(nlsq_results or ())
-    n_points = np.size(phi_angles) * model.t.size**2
-    sharding = sharding_of(config, n_points, np.size(phi_angles))
+    sharding = divided(config, model.t.size, np.size(phi_angles), "nuts", _log_event)
     if sharding is not None:
         refuse_degenerate(results, config)
     given = replace(model, param_manager=with_priors(model.param_manager, config))
@@ -287,32 +288,6 @@ def run_cmc_analysis(
     return fit_cmc_jax(model, c2_data, config=config, **kwargs)
 
 
-def sharding_of(config: CMCConfig, n_points: int, n_phi: int) -> Sharding | None:
-    """Read off how data are to be divided; None for one pass.
-
-    Args:
-        config: Settings.
-        n_points: Number of pooled points, n_phi N².
-        n_phi: Number of angles.
-    """
-    if config.enable in (False, "never"):
-        return None
-    asked = (
-        config.enable in (True, "always")
-        or (isinstance(config.num_shards, int) and config.num_shards > 1)
-        or isinstance(config.max_points_per_shard, int)
-    )
-    if not asked and config.should_enable_cmc(n_points):
-        _LOG.info(
-            "All pairs are sampled in one pass, which is exact. From %d points on (here %d), "
-            "enable='always' would divide them.", config.min_points_for_cmc, n_points,
-        )  # fmt: skip
-    n_shards = config.get_num_shards(n_points, n_phi) if asked else 1
-    if n_shards < 2:
-        return None
-    return Sharding(n_shards, config.sharding_strategy, config.seed)
-
-
 def _single_angle_mode(config: CMCConfig) -> str:
     """One angle has one contrast and offset, whether its own or common to all."""
     mode = config.get_effective_per_angle_mode(1)
@@ -335,7 +310,12 @@ def _sampled(
     problem = bind(data, space, charts=charts_of(config))
     matrices = np.asarray(data.c2, float)
     with profiled(config):
-        fit = fit_scaled(problem, ScalingMode.parse(mode), on_event=_log_event)
+        fit = fit_scaled(
+            problem,
+            ScalingMode.parse(mode),
+            on_event=_log_event,
+            before=partial(compile_analysis, config=config, engine="nuts"),
+        )
         keeper = shard_keeper(fit, matrices, config, sharding)
         plan = Plan(config, noise, sharding, keeper, notes)
         analysis = _retried(fit, matrices, plan)
@@ -389,8 +369,3 @@ def _retried(fit: Fit, c2: FloatArray, plan: Plan) -> Analysis:
         )  # fmt: skip
     assert best is not None
     return best
-
-
-def _log_event(event: Event) -> None:
-    if isinstance(event, Message):
-        _LOG.log(_LEVELS[event.severity], event.text)

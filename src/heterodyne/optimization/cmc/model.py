@@ -18,19 +18,19 @@ from heterodyne.optimization.cmc._array_checks import count
 from heterodyne.optimization.cmc._models_matrix import (
     get_heterodyne_model,
     get_heterodyne_model_constant,
-    get_heterodyne_model_constant_averaged,
     get_heterodyne_model_individual,
     get_heterodyne_model_reparam,
 )
 from heterodyne.optimization.cmc._models_mode import get_model_for_mode
-from heterodyne.optimization.cmc._models_pooled import (
-    get_heterodyne_pooled_model_for_mode,
+from heterodyne.optimization.cmc._models_pooled import get_heterodyne_pooled_model_for_mode
+from heterodyne.optimization.cmc._noise_estimate import estimate_sigma
+from heterodyne.optimization.cmc.variants import (
+    get_heterodyne_model_constant_averaged,
     xpcs_model_heterodyne_averaged,
     xpcs_model_heterodyne_constant,
     xpcs_model_heterodyne_constant_averaged,
     xpcs_model_heterodyne_scaled,
 )
-from heterodyne.optimization.cmc._noise_estimate import estimate_sigma
 from heterodyne.optimization.scaling import ScalingMode
 
 __all__ = [

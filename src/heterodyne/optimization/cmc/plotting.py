@@ -22,6 +22,7 @@ from heterodyne.optimization.cmc._groups import (
     energies,
     predicted,
     tree,
+    unconverged,
 )
 from heterodyne.optimization.cmc._summary import mixing, narrowest
 
@@ -77,8 +78,8 @@ def plot_trace_summary(
     from heterodyne.viz import chains
 
     found = chains_of(idata, var_names)
-    figure = chains.trace_densities(found.draws, found.units)
-    return finished(figure, figsize, found.note)
+    figure = chains.trace_densities(found.draws, found.units, found.bounds)
+    return finished(figure, figsize, found.note, found.warning)
 
 
 def plot_pair_plot(
@@ -103,7 +104,7 @@ def plot_pair_plot(
     found = chains_of(idata, var_names)
     marked = diverging(idata, found.shape) if divergences else None
     shown = dict(list(found.draws.items())[: pairs.MOST_QUANTITIES])
-    figure = pairs.pairs(shown, units=found.units, divergent=marked)
+    figure = pairs.pairs(shown, units=found.units, divergent=marked, bounds=found.bounds)
     notes = [found.note]
     if len(shown) < len(found.draws):
         notes.append(
@@ -114,7 +115,7 @@ def plot_pair_plot(
         notes.append("Which draws diverged is not known.")
     elif marked is not None and not marked.any():
         notes.append("No draw diverged.")
-    return finished(figure, None, " ".join(filter(None, notes)))
+    return finished(figure, None, " ".join(filter(None, notes)), found.warning)
 
 
 def plot_posterior_predictive(
@@ -152,7 +153,7 @@ def plot_posterior_predictive(
         raise ConfigError(
             f"{n} angles for one panel", where="ax", remedy="Give one angle, or no ax"
         )
-    panels = [ax] if ax is not None else style.small_panels(n, 2.7, columns=3)[1]
+    figure, panels = (None, [ax]) if ax is not None else style.small_panels(n, 2.7, columns=3)
     for k, panel in enumerate(panels):
         fits.draw_predicted(
             panel,
@@ -162,7 +163,9 @@ def plot_posterior_predictive(
             by_lag=found.by_lag,
             title=f"Angle {k + 1} of {n}" if n > 1 else "",
         )
-    return panels[0].figure
+    if figure is None:
+        return panels[0].figure
+    return finished(figure, None, warning=unconverged(idata, {}))
 
 
 def plot_diagnostics_summary(idata: xarray.DataTree) -> Figure:
@@ -187,7 +190,7 @@ def plot_diagnostics_summary(idata: xarray.DataTree) -> Figure:
     ]
     limits = THRESHOLDS
     figure = sampler.diagnostics(rows, bfmi_of(idata), limits.r_hat, limits.ess, limits.bfmi)
-    return finished(figure, None, found.note)
+    return finished(figure, None, found.note, found.warning)
 
 
 def plot_forest(
@@ -232,7 +235,7 @@ def plot_forest(
     ]
     kind = "plain, " if corrected else ""
     figure = posterior.forest(rows, words=f"{kind}median and narrowest {100 * _HDI:.0f} %")
-    return save(finished(figure, figsize, found.absent), output_dir, "forest", dpi)
+    return save(finished(figure, figsize, found.absent, found.warning), output_dir, "forest", dpi)
 
 
 def _ends(x: FloatArray) -> dict[str, float]:
@@ -272,7 +275,9 @@ def plot_energy(
         figure = sampler.energies(potential, (), name="potential energy")
     else:
         figure = style.notice("No energies were kept with these draws: nothing to draw")
-    return save(finished(figure, figsize), output_dir, "energy", dpi)
+    return save(
+        finished(figure, figsize, warning=unconverged(idata, {})), output_dir, "energy", dpi
+    )
 
 
 def plot_autocorr(
@@ -290,7 +295,7 @@ def plot_autocorr(
 
     found = chains_of(idata, var_names).of_length(2)
     figure = chains.autocorrelations(found.draws)
-    return save(finished(figure, figsize, found.note), output_dir, "autocorr", dpi)
+    return save(finished(figure, figsize, found.note, found.warning), output_dir, "autocorr", dpi)
 
 
 def plot_rank(
@@ -317,7 +322,7 @@ def plot_rank(
             for name, value in zip(found.draws, r_hats, strict=True)
         }
         figure = chains.ranks(found.draws, labels)
-    return save(finished(figure, figsize, found.note), output_dir, "rank", dpi)
+    return save(finished(figure, figsize, found.note, found.warning), output_dir, "rank", dpi)
 
 
 def plot_ess(
@@ -344,7 +349,7 @@ def plot_ess(
         for what in ("ess_bulk", "ess_tail")
     )
     figure = chains.growth(n_chains * lengths, bulk, tail, THRESHOLDS.ess)
-    return save(finished(figure, figsize, found.note), output_dir, "ess", dpi)
+    return save(finished(figure, figsize, found.note, found.warning), output_dir, "ess", dpi)
 
 
 def generate_diagnostic_plots(

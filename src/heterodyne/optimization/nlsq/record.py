@@ -5,21 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from heterodyne.config.parameter_registry import DEFAULT_REGISTRY, ParameterInfo
+from heterodyne.config.parameter_registry import parameter_info
 from heterodyne.optimization.derived import unit_of
 from heterodyne.optimization.nlsq.identifiability import Identifiability
 from heterodyne.optimization.nlsq.results import NLSQResult
-
-
-def parameter_info(name: str) -> ParameterInfo:
-    """Row of the parameter table of an unknown such as ``D0_ref`` or ``contrast_2``.
-
-    Raises:
-        KeyError: No parameter of that name.
-    """
-    if name in DEFAULT_REGISTRY:
-        return DEFAULT_REGISTRY[name]
-    return DEFAULT_REGISTRY[name.rstrip("0123456789").removesuffix("_")]
 
 
 def fit_record(result: NLSQResult) -> dict[str, Any]:

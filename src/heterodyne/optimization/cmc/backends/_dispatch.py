@@ -11,8 +11,9 @@ from typing import Any
 
 from heterodyne._log import get_logger
 from heterodyne.optimization.cmc.backends import _schedule
+from heterodyne.optimization.cmc.backends._pickling import pickled
 from heterodyne.optimization.cmc.backends._schedule import Limits, Outcome, Schedule
-from heterodyne.optimization.cmc.backends._workers import Answer, Job, Message, Worker, pickled
+from heterodyne.optimization.cmc.backends._workers import Answer, Job, Message, Worker
 
 _LOG = get_logger(__name__)
 _REPORT = 30.0

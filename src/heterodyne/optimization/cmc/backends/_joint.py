@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from heterodyne._cores import usable_cores
 from heterodyne._errors import ConfigError
 from heterodyne._log import get_logger
 from heterodyne._typing import ArrayLike
@@ -33,7 +34,6 @@ from heterodyne.optimization.cmc.backends._shard_engine import (
     widening,
 )
 from heterodyne.optimization.cmc.backends._workers import Job, beat_for
-from heterodyne.optimization.cmc.backends.base import usable_cores
 from heterodyne.optimization.cmc.results import CMCResult
 
 _LOG = get_logger(__name__)

@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 import math
-import re
-import reprlib
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
-from heterodyne._errors import ConfigError
+from heterodyne.config import _job_text as job_text
+from heterodyne.config._job_text import PATH, check_text, directive_rule, resources
 
 _WHERE = "PBSConfig"
-_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
-_PATH_RULE = "without spaces and characters that a shell interprets, at most 1024"
-
-
-class _Text(NamedTuple):
-    pattern: str
-    longest: int
-    allowed: str
 
 
 class _Number(NamedTuple):
@@ -29,21 +20,11 @@ class _Number(NamedTuple):
 
 
 _TEXTS = {
-    "queue": _Text(
-        rf"{_NAME}(@{_NAME})?",
-        64,
-        "the name of a queue, or queue@server, of at most 64 letters, digits, _ . and -",
-    ),
-    "walltime": _Text(r"[0-9]{2,4}:[0-5][0-9]:[0-5][0-9]", 10, "HH:MM:SS, above 00:00:00"),
-    "memory": _Text(
-        r"[1-9][0-9]*([kKmMgGtTpP]?[bB])", 12, "a whole number with its unit, such as 4gb or 512mb"
-    ),
-    "python_executable": _Text(
-        r"[\w.+/][\w.+/@=,-]*", 1024, f"the name or path of a Python, {_PATH_RULE} characters"
-    ),
-    "working_dir": _Text(
-        r"[\w.+/][\w.+/@=,-]*", 1024, f"the path of a folder, {_PATH_RULE} characters"
-    ),
+    "queue": job_text.QUEUE,
+    "walltime": job_text.WALLTIME,
+    "memory": job_text.MEMORY,
+    "python_executable": PATH._replace(allowed=f"the name of a Python, or {PATH.allowed}"),
+    "working_dir": PATH,
 }
 _NUMBERS = {
     "nodes": _Number(int, 1, 10_000, "a whole number from 1 to 10000"),
@@ -53,13 +34,7 @@ _NUMBERS = {
     "max_running_shards": _Number(int, 1, 10_000, "a whole number from 1 to 10000, or None"),
 }
 _OPTIONAL = ("working_dir", "max_running_shards")
-_MOST_DIRECTIVES = 64
-_DIRECTIVE = _Text(
-    r"#PBS +-[A-Za-z][\w .,:=+@/%-]*",
-    1024,
-    "exactly one line '#PBS -X value' of letters, digits, spaces and _ . , : = + @ / % -, "
-    "at most 1024 characters",
-)
+_DIRECTIVE = directive_rule("#PBS")
 # What the job script sets itself, or cannot work with, and where to set it instead.
 _RESERVED = {
     "-q": "Set queue",
@@ -139,7 +114,7 @@ class PBSConfig:
         return any(
             resource in _INSTEAD_OF_NODES
             for line in self.extra_pbs_directives
-            for resource in _resources(line)
+            for resource in resources(line)
         )
 
 
@@ -148,9 +123,8 @@ def check(config: PBSConfig) -> None:
     for name, rule in _TEXTS.items():
         value = getattr(config, name)
         if value is not None or name not in _OPTIONAL:
-            _check_text(name, value, rule)
-    if not any(digit in "123456789" for digit in config.walltime):
-        _refuse("walltime", config.walltime, _TEXTS["walltime"].allowed)
+            check_text(name, value, rule, where=_WHERE)
+    job_text.check_walltime("walltime", config.walltime, where=_WHERE)
     for name, rule in _NUMBERS.items():
         value = getattr(config, name)
         if value is not None or name not in _OPTIONAL:
@@ -161,17 +135,7 @@ def check(config: PBSConfig) -> None:
 
 
 def _refuse(name: str, value: object, allowed: str, remedy: str | None = None) -> None:
-    shown = reprlib.repr(value)
-    raise ConfigError(f"{name} is {shown}", where=_WHERE, allowed=allowed, remedy=remedy)
-
-
-def _check_text(name: str, value: Any, rule: _Text) -> None:
-    if not isinstance(value, str):
-        _refuse(name, value, rule.allowed)
-    if len(value) > rule.longest:
-        _refuse(f"{name}, of {len(value)} characters,", value, rule.allowed)
-    if not re.fullmatch(rule.pattern, value):
-        _refuse(name, value, rule.allowed)
+    job_text.refuse(name, value, allowed, where=_WHERE, remedy=remedy)
 
 
 def _check_number(name: str, value: Any, rule: _Number) -> None:
@@ -183,14 +147,12 @@ def _check_number(name: str, value: Any, rule: _Number) -> None:
 
 def _check_directives(config: PBSConfig) -> None:
     lines, name = config.extra_pbs_directives, "extra_pbs_directives"
-    if not isinstance(lines, list | tuple) or len(lines) > _MOST_DIRECTIVES:
-        _refuse(name, lines, f"a list of at most {_MOST_DIRECTIVES} lines '#PBS -X value'")
+    job_text.check_lines(name, lines, _DIRECTIVE, where=_WHERE)
     for k, line in enumerate(lines):
-        _check_text(f"{name}[{k}]", line, _DIRECTIVE)
-        for flag in re.findall(r"(?<= )-[A-Za-z]", line):
+        for flag in job_text.flags(line):
             if flag in _RESERVED:
                 _refuse(f"{name}[{k}]", line, f"any option but {flag}", _RESERVED[flag])
-        for resource in _resources(line):
+        for resource in resources(line):
             if resource in _RESERVED_RESOURCES:
                 remedy = _RESERVED_RESOURCES[resource]
                 _refuse(f"{name}[{k}]", line, f"any resource but {resource}", remedy)
@@ -211,9 +173,3 @@ def _check_unused(config: PBSConfig) -> None:
                 "nothing but the default beside select or place in extra_pbs_directives",
                 "Ask for nodes and memory in the select line",
             )
-
-
-def _resources(line: str) -> list[str]:
-    """Names of the resources that the ``-l`` options of a directive ask for."""
-    values = re.findall(r"(?<= )-l *([^ ]+)", line)
-    return [part.partition("=")[0] for value in values for part in value.split(",")]

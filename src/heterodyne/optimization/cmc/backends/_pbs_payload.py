@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from heterodyne.core._jax import jax, jnp
 from heterodyne.optimization.cmc._inputs import checked
 from heterodyne.optimization.cmc._plan import SamplingPlan
 from heterodyne.optimization.cmc.backends._draw import check_starts
+from heterodyne.optimization.cmc.backends._pickling import pickled
 
 STARTS = "init_params"
 # Settings that act on the draws of a shard; a run that goes on may change the others.
@@ -137,13 +138,15 @@ class Payload:
         Raises:
             ConfigError: The model cannot be pickled, or could not be imported by a job.
         """
-        stream = io.BytesIO()
-        pickler = _Pickler(stream)
-        try:
-            pickler.dump(model)
-        except (pickle.PicklingError, AttributeError, TypeError) as error:
-            _refuse(f"it cannot be pickled ({error})")
-        return cls(stream.getvalue(), dict(settings), _search(), _sources(pickler.modules))
+        modules: set[str] = set()
+
+        def dumps(content: object) -> bytes:
+            stream = io.BytesIO()
+            _Pickler(stream, modules).dump(content)
+            return stream.getvalue()
+
+        content = pickled(model, "the model", "model", dumps=dumps, otherwise="")
+        return cls(content, dict(settings), _search(), _sources(modules))
 
     @property
     def task(self) -> bytes:
@@ -175,26 +178,23 @@ class Payload:
 class _Pickler(pickle.Pickler):
     """Notes the modules that a pickle names, and refuses those that a job has not."""
 
-    def __init__(self, stream: io.BytesIO) -> None:
+    def __init__(self, stream: io.BytesIO, modules: set[str]) -> None:
         super().__init__(stream, protocol=4)
-        self.modules: set[str] = set()
+        self.modules = modules
 
     def reducer_override(self, obj: Any) -> Any:
         if inspect.isroutine(obj) or isinstance(obj, type):
             module = str(getattr(obj, "__module__", ""))
             if module == "__main__":
-                _refuse(f"{obj.__qualname__} is defined in a script or notebook (__main__)")
+                raise ConfigError(
+                    f"{obj.__qualname__} is defined in a script or notebook (__main__)",
+                    where="model",
+                    allowed="a function of a module, or functools.partial of one with its data",
+                    remedy="Put the model into a .py file, and bind its data with "
+                    "functools.partial",
+                )
             self.modules.add(module)
         return NotImplemented
-
-
-def _refuse(problem: str) -> NoReturn:
-    raise ConfigError(
-        problem,
-        where="model",
-        allowed="a function of a module, or functools.partial of one with its data",
-        remedy="Put the model into a .py file, and bind its data with functools.partial",
-    )
 
 
 def _search() -> list[str]:

@@ -17,11 +17,12 @@ from pathlib import Path
 
 from heterodyne._errors import SamplingError
 from heterodyne._log import get_logger
+from heterodyne.config._job_text import JOB_IDS
 from heterodyne.optimization.cmc.backends._pbs_folder import JobFolder
 
 _log = get_logger(__name__)
 
-JOB_ID = r"[0-9]+(\[[0-9]*\])?(\.[A-Za-z0-9_.:-]+)?"
+JOB_ID = JOB_IDS["pbspro"]
 # What qstat and qdel answer for a finished job and for one that is not known.
 _FINISHED, _UNKNOWN = 35, 153
 _WALLTIME_KILL = -29

@@ -53,7 +53,7 @@ def job_script(
         f"cd {shlex.quote(str(folder))}",
         'index="${PBS_ARRAY_INDEX:-0}"',
         f'exec >"{log}${{index}}.log" 2>&1',
-        *(f"export {name}={config.ppn}" for name in _THREADS),
+        *(f"export {name}={config.ppn}" for name in THREADS),
         'export JAX_COMPILATION_CACHE_DIR="${JAX_COMPILATION_CACHE_DIR:-$PWD/compiled}"',
         f"set -- {places}",
         'shift "$index"',
@@ -62,8 +62,8 @@ def job_script(
     ])  # fmt: skip
 
 
-# Pools of threads of OpenMP, OpenBLAS, MKL and XLA.
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NPROC")
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NPROC")
+"""Variables with the number of threads of OpenMP, OpenBLAS, MKL and XLA."""
 
 
 def _directives(config: PBSConfig, n_shards: int) -> list[str]:

@@ -8,6 +8,7 @@ so that the posteriors of K shards multiply to the posterior of all data on the 
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from heterodyne._errors import ConfigError, DataError
-from heterodyne._events import Event, Message
+from heterodyne._errors import DataError
+from heterodyne._events import log_events
 from heterodyne._log import get_logger
 from heterodyne._typing import ArrayLike, FloatArray
 from heterodyne.config.cmc import CMCConfig
@@ -28,7 +29,7 @@ from heterodyne.data._matrices import ASYMMETRY_RTOL
 from heterodyne.optimization.bind import fit_scaled
 from heterodyne.optimization.cmc._analysis import noise_seen
 from heterodyne.optimization.cmc._diagnostics import Diagnosis
-from heterodyne.optimization.cmc._inputs import with_priors
+from heterodyne.optimization.cmc._inputs import refuse_missing_fit, with_priors
 from heterodyne.optimization.cmc._model_pairs import grid_of, listed_pairs
 from heterodyne.optimization.cmc._nuts import Target
 from heterodyne.optimization.cmc._passes import Keeper, Passes, Sampled
@@ -41,6 +42,8 @@ from heterodyne.optimization.problem import Problem
 from heterodyne.optimization.scaling import Scaling, ScalingMode
 
 _LOG = get_logger(__name__)
+# Shards are many: what is said of each is for those who look closely.
+_log_event = log_events(_LOG, info=logging.DEBUG)
 
 
 @dataclass(frozen=True)
@@ -113,12 +116,7 @@ def warm_started(
             outside its bounds.
     """
     if not values:
-        if config.require_nlsq_warmstart:
-            raise ConfigError(
-                "there are none, and require_nlsq_warmstart is true",
-                where="initial_values",
-                remedy="Give the values of a fit, or set require_nlsq_warmstart to false",
-            )
+        refuse_missing_fit(config, "initial_values")
         return space
     if not config.use_nlsq_warmstart:
         _LOG.info("initial_values are not used: use_nlsq_warmstart is false.")
@@ -231,14 +229,14 @@ def draw_shard(data: PairData, settings: ShardSettings) -> ShardDraws:
     points = 2 * fit.problem.n_pairs
     plan = Schedule.of(config, points, posterior.size)
     passes = Passes(
-        fit,
         posterior,
         Derived.of(fit.problem.fitted_times),
         replace(plan, seed=settings.seed, parallel=False),
         "nuts",
-        noise,
         Keeper(),
         _log_event,
+        fit,
+        noise,
     )
     target = Target(data, jnp.asarray(noise * settings.sigma_width))
     return ShardDraws(passes.sample("shard", target, passes.frames()), fit, posterior, target)
@@ -270,9 +268,3 @@ def shortcoming(found: Diagnosis) -> str:
         f"{found.divergences} of {found.n_draws} draws divergent",
     )
     return f"it did not converge ({', '.join(figures)})"
-
-
-def _log_event(event: Event) -> None:
-    if isinstance(event, Message):
-        level = {"info": _LOG.debug, "warning": _LOG.warning, "error": _LOG.error}
-        level[event.severity]("%s", event.text)

@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
-from heterodyne._errors import ConfigError
 from heterodyne._log import get_logger
+from heterodyne.optimization.cmc.backends._pickling import pickled
 
 _LOG = get_logger(__name__)
 _ROOT = "heterodyne"
@@ -93,24 +93,6 @@ class Job:
 def beat_for(silence: float) -> float:
     """Seconds between signs of life where silence of some seconds counts as the end."""
     return min(_BEAT, silence / 4.0)
-
-
-def pickled(content: Any, what: str, where: str) -> bytes:
-    """Pickle something for another process.
-
-    Raises:
-        ConfigError: It cannot be pickled.
-    """
-    try:
-        return pickle.dumps(content)
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
-        raise ConfigError(
-            f"{what} cannot be pickled: {error}",
-            where=where,
-            allowed="functions and classes at the top level of a module, with plain data",
-            remedy="Move what is defined inside a function to the top level of a .py file, and "
-            "bind data with functools.partial; or use the backend cpu, which starts no process",
-        ) from error
 
 
 def attempt(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Answer:

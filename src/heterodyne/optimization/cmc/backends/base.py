@@ -6,13 +6,13 @@ A backend draws from a NumPyro model of the caller's own. The rules of combinati
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
 
+from heterodyne._cores import usable_cores
 from heterodyne._errors import ConfigError
 from heterodyne._typing import FloatArray, JaxArray
 from heterodyne.config._suggest import not_known
@@ -163,9 +163,3 @@ def _automatic(n_chains: int) -> str:
     from heterodyne.core._jax import jax
 
     return "pjit" if len(jax.devices()) > 1 else "cpu"
-
-
-def usable_cores() -> int:
-    """Number of processors that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from heterodyne._cores import usable_cores
 from heterodyne._errors import ConfigError, SamplingError
 from heterodyne._log import get_logger
 from heterodyne._typing import FloatArray, JaxArray
@@ -36,11 +37,7 @@ from heterodyne.optimization.cmc.backends._shared import (
     SharedDataManager,
 )
 from heterodyne.optimization.cmc.backends._workers import Job, beat_for
-from heterodyne.optimization.cmc.backends.base import (
-    BackendCapabilities,
-    CMCBackend,
-    usable_cores,
-)
+from heterodyne.optimization.cmc.backends.base import BackendCapabilities, CMCBackend
 from heterodyne.optimization.cmc.backends.cpu_backend import require_processor
 
 __all__ = [

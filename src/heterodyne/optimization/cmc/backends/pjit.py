@@ -15,7 +15,7 @@ from heterodyne.core._jax import jax
 from heterodyne.optimization.cmc.backends._draw import ChainMap, draw
 from heterodyne.optimization.cmc.backends._memory import process_gb
 from heterodyne.optimization.cmc.backends.base import BackendCapabilities, CMCBackend
-from heterodyne.optimization.cmc.data_prep import merge_shard_results
+from heterodyne.optimization.cmc.backends.variants import combine_shard_samples
 
 __all__ = ["PjitBackend", "combine_shard_samples"]
 
@@ -130,23 +130,3 @@ def _divided(devices: Sequence[Any]) -> ChainMap:
         return all_chains
 
     return chain_map
-
-
-def combine_shard_samples(
-    shard_results: Sequence[Mapping[str, np.ndarray]],
-) -> dict[str, np.ndarray]:
-    """Put the draws of several devices behind each other.
-
-    All must be draws from one posterior. Those of shards of data are not: combine these with
-    ``heterodyne.optimization.cmc.backends.base.combine_shard_samples``.
-
-    Args:
-        shard_results: Draws by name of each device, of shape (n_draws,).
-
-    Returns:
-        Draws by name, in the order of the devices.
-
-    Raises:
-        DataError: There are none, or names or lengths differ within or between them.
-    """
-    return merge_shard_results(shard_results)

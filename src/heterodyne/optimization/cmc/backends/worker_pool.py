@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from heterodyne._cores import usable_cores
 from heterodyne._errors import ConfigError, SamplingError
 from heterodyne._log import get_logger
 from heterodyne._typing import FloatArray, JaxArray
@@ -22,6 +23,7 @@ from heterodyne.optimization.cmc._array_checks import count
 from heterodyne.optimization.cmc._inputs import checked
 from heterodyne.optimization.cmc.backends._dispatch import UNGUARDED, dispatch
 from heterodyne.optimization.cmc.backends._draw import chain_keys, check_starts, draw
+from heterodyne.optimization.cmc.backends._pickling import pickled
 from heterodyne.optimization.cmc.backends._schedule import Limits
 from heterodyne.optimization.cmc.backends._workers import (
     Answer,
@@ -30,9 +32,7 @@ from heterodyne.optimization.cmc.backends._workers import (
     Worker,
     attempt,
     beat_for,
-    pickled,
 )
-from heterodyne.optimization.cmc.backends.base import usable_cores
 
 __all__ = ["PersistentWorkerPool", "WorkerPoolBackend", "should_use_persistent_pool"]
 

@@ -1,0 +1,414 @@
+"""Whether shared work survives what goes wrong: ``python -m benchmarks.campaign [COUNT]``.
+
+Cheap tasks that compute known arrays, with checkpoints, are worked off by two processes while
+something happens at a random moment; what they leave is compared with undisturbed work. From 20
+repeats on, the figures go to docs/performance.md.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.performance import Section, machine, write
+from heterodyne._events import Event, EventSink, Message, Progress
+from heterodyne.cli import _tasks
+from heterodyne.io import files
+from heterodyne.io.work_folder import Rules, Task, WorkFolder
+from heterodyne.optimization.cmc.backends._local_work import LocalWork, run_tasks
+
+COUNT = 20
+SEED = 1
+N_TASKS, N_STEPS, STEP_S, SIZE = 8, 20, 0.02, 64
+WORKERS = 2
+RULES = Rules(silence=2.0)
+KIND = "known"
+SHARED = Path("/dev/shm")
+ROOM_KIB = 600
+# What a process whose driver has ended takes at most until it ends as well.
+ORPHANS_S = 10.0
+PATIENCE_S = 120.0
+# Exit code of a driver that says which tasks have no result.
+LEFT = 3
+COLUMNS = ("what happens", "repeats", "whole by itself", "whole by the same call",
+           "said what was missing", "identical", "processes left", "files left")  # fmt: skip
+TEXT = (
+    f"{N_TASKS} tasks of {N_STEPS} steps with a checkpoint each are worked off by {WORKERS} "
+    f"processes; a silence of {RULES.silence:g} s counts as the end of a worker. At a moment that "
+    "is random (seeded) and uniform over the {seconds:.1f} s that undisturbed work takes from its "
+    "first task on, a worker is killed (SIGKILL) or frozen (SIGSTOP), the file system is filled up "
+    "for good (a tmpfs of {room} KiB), a record is cut off, or the driver is killed. Work not "
+    "whole by itself then is taken up by the same call, on a full disk with room again. Results "
+    "are those of undisturbed work, number by number: **{identical} of {count}**. *Files left*: "
+    "temporary ones in the run folder and in the folder for temporary files, and segments of "
+    "shared memory. Machine: {machine}; load average {load:.1f} at the start."
+)
+
+_tasks.KINDS[KIND] = ("benchmarks.campaign", "compute")
+
+
+# What processes do.
+
+
+def perform(folder: str, name: str) -> str | None:
+    """Do a task, in a process that knows the kind."""
+    return _tasks.perform(folder, name)
+
+
+def compute(folder: Path, name: str, on_event: EventSink) -> Mapping[str, Any]:
+    """Multiply random matrices, going on from the last step that was kept."""
+    kept = folder / f"{name}.state.npz"
+    state = files.read_npz(kept) if kept.exists() else start(name)
+    for step in range(int(state["step"]), N_STEPS):
+        rng = np.random.default_rng([step, *name.encode()])
+        state = {"step": np.array(step + 1), "x": state["x"] @ rng.normal(size=(SIZE, SIZE)) / 8}
+        files.write_npz(kept, state)
+        on_event(Progress("steps", step + 1, N_STEPS))
+        time.sleep(STEP_S)
+    files.write_npz(folder / f"{name}.result.npz", {"x": state["x"]})
+    return {"r_hat": 1.0, "divergences": 0}
+
+
+def start(name: str) -> dict[str, Any]:
+    """State before the first step."""
+    return {"step": np.array(0), "x": np.random.default_rng(list(name.encode())).normal(size=SIZE)}
+
+
+def drive(folder: Path) -> int:
+    """Work off the tasks of a folder, and say what is left."""
+    said: list[str] = []
+
+    def hear(event: Event) -> None:
+        if isinstance(event, Message):
+            said.append(event.text)
+
+    tasks = [Task(f"task-{k}", 1.0 + k) for k in range(N_TASKS)]
+    work = WorkFolder.create(folder, KIND, tasks, RULES)
+    work.free_failed()
+    run_tasks(perform, folder, tasks, LocalWork(WORKERS), hear)
+    missing = {task.name for task in work.unsettled()}
+    problems = {name for name, one in work.records().items() if one.problem is not None}
+    print("\n".join(said), flush=True)
+    if not missing and not problems:
+        return 0
+    return LEFT if all(name in "".join(said) for name in missing | problems) else 1
+
+
+# What happens to them.
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """Work that was disturbed.
+
+    Attributes:
+        what: What happened.
+        alone: Whether it ended whole without another call.
+        said: Whether the driver said which tasks have no result; None if it did not end so.
+        calls: Number of calls until it was whole; 0 if it never was.
+        different: Tasks whose results are not those of undisturbed work.
+        processes: Processes left.
+        files: Files left.
+    """
+
+    what: str
+    alone: bool
+    said: bool | None
+    calls: int
+    different: Sequence[str]
+    processes: Sequence[int]
+    files: Sequence[str]
+
+    @property
+    def well(self) -> bool:
+        """Whether nothing is to be complained of."""
+        ended = self.calls > 0 and self.said is not False
+        return ended and not (self.different or self.processes or self.files)
+
+
+class Driver:
+    """A process that has tasks worked off, and all that it starts."""
+
+    def __init__(self, folder: Path, temporary: Path) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.campaign", "drive", str(folder)],
+            cwd=Path(__file__).parents[1],
+            env={**os.environ, "TMPDIR": str(temporary)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
+        self.pid = self._process.pid
+
+    def wait(self) -> int:
+        """Wait for its end; returns the exit code."""
+        self._process.communicate(timeout=PATIENCE_S)
+        return self._process.returncode
+
+    def family(self) -> list[int]:
+        """All processes of its session."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):
+                fields = path.read_text().rpartition(")")[2].split()
+                if int(fields[3]) == self.pid and fields[0] != "Z":
+                    found.append(int(path.parent.name))
+        return found
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """Send the driver a signal."""
+        os.kill(self.pid, number)
+
+
+def signal_worker(driver: Driver, folder: Path, rng: random.Random, number: int) -> None:
+    """Send a signal to a process that has claimed a task."""
+    family = set(driver.family()) - {driver.pid}
+    state = WorkFolder.open(folder).state() if WorkFolder.is_in(folder) else None
+    owners = [] if state is None else [
+        one.seen.owner.pid for one in state.tasks if one.seen.owner is not None
+    ]  # fmt: skip
+    chosen = sorted(family & set(owners)) or sorted(family)
+    if chosen:
+        with suppress(ProcessLookupError):
+            os.kill(rng.choice(chosen), number)
+
+
+def kill_worker(driver: Driver, folder: Path, rng: random.Random) -> None:
+    """Kill a worker."""
+    signal_worker(driver, folder, rng, signal.SIGKILL)
+
+
+def freeze_worker(driver: Driver, folder: Path, rng: random.Random) -> None:
+    """Freeze a worker."""
+    signal_worker(driver, folder, rng, signal.SIGSTOP)
+
+
+def fill_disk(driver: Driver, folder: Path, rng: random.Random) -> None:
+    """Leave no room on the file system."""
+    with suppress(OSError), (folder / "fill").open("wb", buffering=0) as stream:
+        while True:
+            stream.write(bytes(1024))
+
+
+def cut_record(driver: Driver, folder: Path, rng: random.Random) -> None:
+    """Cut off a record, once there is one."""
+    end = time.monotonic() + PATIENCE_S
+    while time.monotonic() < end:
+        records = sorted((folder / "work" / "done").glob("task-*.json"))
+        if records:
+            path = rng.choice(records)
+            os.truncate(path, rng.randrange(path.stat().st_size - 1))
+            return
+        time.sleep(0.01)
+
+
+def kill_driver(driver: Driver, folder: Path, rng: random.Random) -> None:
+    """Kill the driver; its workers have to notice."""
+    with suppress(ProcessLookupError):
+        driver.kill()
+
+
+Disturbance = Callable[[Driver, Path, random.Random], None]
+KINDS: dict[str, tuple[Disturbance, float]] = {
+    "a worker is killed": (kill_worker, 1.0),
+    "a worker freezes": (freeze_worker, 0.25),
+    "the disk is full": (fill_disk, 0.25),
+    "a record is cut off": (cut_record, 0.25),
+    "the driver is killed": (kill_driver, 0.25),
+}
+"""What happens, and how often beside the first."""
+
+
+# The comparison.
+
+
+def results(folder: Path) -> dict[str, Any]:
+    """Arrays of the tasks by name."""
+    found = {}
+    for path in sorted(folder.glob("*.result.npz")):
+        found[path.name.partition(".")[0]] = files.read_npz(path)["x"]
+    return found
+
+
+def differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """Tasks whose arrays are not identical."""
+    return [
+        name
+        for name in sorted({*ours, *theirs})
+        if name not in ours or name not in theirs or not np.array_equal(ours[name], theirs[name])
+    ]
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether every task has a record without a problem."""
+    if not WorkFolder.is_in(folder):
+        return False
+    work = WorkFolder.open(folder)
+    records = work.records()
+    return len(records) == N_TASKS and all(one.problem is None for one in records.values())
+
+
+@contextmanager
+def place(what: str, base: Path) -> Iterator[Path]:
+    """Folder of a run; one on a file system that can be filled up where that is to happen."""
+    folder = Path(tempfile.mkdtemp(dir=base))
+    if KINDS[what][0] is not fill_disk:
+        yield folder
+        return
+    command = ["mount", "-t", "tmpfs", "-o", f"size={ROOM_KIB}k", "tmpfs", str(folder)]
+    subprocess.run(command, check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def repeat(
+    number: int, what: str, base: Path, seconds: float, expected: Mapping[str, Any]
+) -> Repeat:
+    """Disturb work once, take it up until it is whole, and compare."""
+    rng = random.Random(SEED + number)
+    temporary = Path(tempfile.mkdtemp(dir=base))
+    shared = segments()
+    drivers: list[Driver] = []
+    with place(what, base) as folder:
+        drivers.append(Driver(folder, temporary))
+        await_begin(folder)
+        time.sleep(rng.random() * seconds)
+        KINDS[what][0](drivers[0], folder, rng)
+        code = drivers[0].wait()
+        await_orphans(drivers[0])
+        alone, calls = code == 0 and is_whole(folder), 1
+        (folder / "fill").unlink(missing_ok=True)
+        while not is_whole(folder) and calls < 3:
+            drivers.append(Driver(folder, temporary))
+            drivers[-1].wait()
+            await_orphans(drivers[-1])
+            calls += 1
+        left = [path.name for path in folder.rglob(".*") if path.name != ".clock"]
+        left += [path.name for path in temporary.iterdir()]
+        left += sorted(segments() - shared)
+        done = Repeat(
+            what=what,
+            alone=alone,
+            said=None if code in (0, -signal.SIGKILL) else code == LEFT,
+            calls=calls if is_whole(folder) else 0,
+            different=differing(results(folder), expected),
+            processes=[pid for driver in drivers for pid in driver.family()],
+            files=left,
+        )
+    print(f"{number} | {done}", flush=True)
+    return done
+
+
+def segments() -> set[str]:
+    """Segments of shared memory that no process has; those in use by others are theirs."""
+    found = set(os.listdir(SHARED)) if SHARED.is_dir() else set[str]()
+    for path in Path("/proc").glob("[0-9]*/maps") if found else ():
+        with suppress(OSError):
+            text = path.read_text()
+            found = {name for name in found if f"{SHARED}/{name}" not in text}
+    return found
+
+
+def await_begin(folder: Path) -> None:
+    """Wait until a worker has a task; starting takes longer than all else."""
+    end = time.monotonic() + PATIENCE_S
+    while not any((folder / "work" / "claims").glob("*.json")) and time.monotonic() < end:
+        time.sleep(0.01)
+
+
+def await_orphans(driver: Driver) -> None:
+    """Give the processes of a driver that has ended time to notice it."""
+    end = time.monotonic() + ORPHANS_S
+    while driver.family() and time.monotonic() < end:
+        time.sleep(0.05)
+
+
+def undisturbed(base: Path) -> tuple[float, dict[str, Any]]:
+    """Duration from the first task on, and results, of work to which nothing happens."""
+    folder, temporary = Path(tempfile.mkdtemp(dir=base)), Path(tempfile.mkdtemp(dir=base))
+    Driver(folder, temporary).wait()
+    for path in folder.glob("*.npz"):
+        path.unlink()
+    WorkFolder.remove(folder)
+    driver = Driver(folder, temporary)
+    await_begin(folder)
+    begun = time.monotonic()
+    if driver.wait() != 0 or not is_whole(folder):
+        raise SystemExit("undisturbed work does not end, so nothing can be compared")
+    return time.monotonic() - begun, results(folder)
+
+
+def row(what: str, repeats: Sequence[Repeat]) -> list[str]:
+    """Cells of what happened in one way."""
+    said = [one.said for one in repeats if one.said is not None]
+    return [
+        what,
+        f"{len(repeats)}",
+        f"{sum(one.alone for one in repeats)}",
+        f"{sum(not one.alone and one.calls > 0 for one in repeats)}",
+        f"{sum(said)} of {len(said)}" if said else "–",
+        f"{sum(not one.different for one in repeats)}",
+        f"{sum(len(one.processes) for one in repeats)}",
+        f"{sum(len(one.files) for one in repeats)}",
+    ]
+
+
+def section(seconds: float, repeats: Sequence[Repeat], load: float) -> Section:
+    """Collect what was found."""
+    text = TEXT.format(
+        seconds=seconds,
+        room=ROOM_KIB,
+        identical=sum(not one.different for one in repeats),
+        count=len(repeats),
+        machine=machine(),
+        load=load,
+    )
+    rows = [row(what, [one for one in repeats if one.what == what]) for what in KINDS]
+    return Section(
+        "Failures of workers", text, COLUMNS, [cells for cells in rows if cells[1] != "0"]
+    )
+
+
+def main(args: Sequence[str]) -> int:
+    """Disturb and compare, print what was found, and write it where the repeats suffice."""
+    if len(args) == 2 and args[0] == "drive":
+        return drive(Path(args[1]))
+    if len(args) > 1 or not all(word.isdecimal() and int(word) > 0 for word in args):
+        print("usage: python -m benchmarks.campaign [COUNT], a number from 1 on")
+        return 2
+    count, load = int(args[0]) if args else COUNT, os.getloadavg()[0]
+    order = [what for what, (_, share) in KINDS.items() for _ in range(max(1, int(count * share)))]
+    with tempfile.TemporaryDirectory(prefix="heterodyne-campaign-") as name:
+        base = Path(name)
+        seconds, expected = undisturbed(base)
+        print(f"undisturbed: {seconds:.1f} s", flush=True)
+        repeats = []
+        for number, what in enumerate(order, 1):
+            try:
+                repeats.append(repeat(number, what, base, seconds, expected))
+            except subprocess.CalledProcessError as error:
+                print(f"{number} | {what}: left out, {error}")
+    found = section(seconds, repeats, load)
+    print(found.markdown())
+    if count >= COUNT:
+        write(found)
+    return 0 if all(one.well for one in repeats) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,159 @@
+"""Texts that get into job scripts and command lines of batch systems.
+
+Nothing passes that a shell or a batch system could read as a command of its own.
+"""
+
+from __future__ import annotations
+
+import re
+import reprlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple, NoReturn
+
+from heterodyne._errors import ConfigError
+
+NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
+_ON_A_LINE = r"\w .,:=+@/%-"
+
+
+class TextRule(NamedTuple):
+    """Form of a text.
+
+    Attributes:
+        pattern: Regular expression of the whole text.
+        longest: Largest number of characters.
+        allowed: The rule in words.
+    """
+
+    pattern: str
+    longest: int
+    allowed: str
+
+
+QUEUE = TextRule(
+    rf"{NAME}(@{NAME})?",
+    64,
+    "the name of a queue, or queue@server, of at most 64 letters, digits, _ . and -",
+)
+ACCOUNT = TextRule(NAME, 64, "a name of at most 64 letters, digits, _ . and -")
+WALLTIME = TextRule(r"[0-9]{2,4}:[0-5][0-9]:[0-5][0-9]", 10, "HH:MM:SS, above 00:00:00")
+MEMORY = TextRule(
+    r"[1-9][0-9]*([kKmMgGtTpP]?[bB])", 12, "a whole number with its unit, such as 4gb or 512mb"
+)
+PATH = TextRule(
+    r"[\w.+/][\w.+/@=,-]*",
+    1024,
+    "a path without spaces and characters that a shell interprets, at most 1024 characters",
+)
+OPTIONS = TextRule(
+    rf"[{_ON_A_LINE}]+", 1024, "letters, digits, spaces and _ . , : = + @ / % -, at most 1024"
+)
+RESOURCES = TextRule(
+    r"[A-Za-z][\w.,:=+@/%-]*",
+    1024,
+    "resources such as system=polaris:ngpus=4, without spaces, at most 1024 characters",
+)
+ADDRESS = TextRule(
+    r"[A-Za-z0-9:][A-Za-z0-9.:-]*", 255, "an address such as 10.0.0.5, or the name of a host"
+)
+INTERFACE = TextRule(NAME, 64, "the name of a network interface, such as bond0 or hsn0")
+COMMAND = TextRule(
+    r"[^\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]+",
+    1024,
+    "exactly one line of a shell script, at most 1024 characters",
+)
+
+MOST_LINES = 64
+"""Largest number of directives or commands."""
+
+JOB_IDS = {
+    "local": r"[1-9][0-9]{0,9}",
+    "pbspro": r"[0-9]+(\[[0-9]*\])?(\.[A-Za-z0-9_.:-]+)?",
+    "slurm": r"[0-9]+(_[0-9]+)?",
+    "grid_engine": r"[0-9]+(\.[0-9]+)?",
+    "lsf": r"[0-9]+(\[[0-9]+\])?",
+}
+"""Ids of jobs by batch system; without one, the id of a process."""
+
+
+def directive_rule(prefix: str, more: str = "", *, words: bool = False) -> TextRule:
+    """Form of a line that a batch system reads.
+
+    Args:
+        prefix: What such a line begins with, as ``#PBS``.
+        more: Further characters that it may have.
+        words: Whether options may be words, as ``--qos``.
+    """
+    dashes, option = ("--?", "--option") if words else ("-", "-X")
+    characters = f"{re.escape(more)}{_ON_A_LINE}"
+    also = f" and {' '.join(more)}" if more else ""
+    return TextRule(
+        rf"{re.escape(prefix)} +{dashes}[A-Za-z][{characters}]*",
+        1024,
+        f"exactly one line '{prefix} {option} value' of letters, digits, spaces and "
+        f"_ . , : = + @ / % -{also}, at most 1024 characters",
+    )
+
+
+def refuse(
+    name: str, value: object, allowed: str, *, where: object = None, remedy: str | None = None
+) -> NoReturn:
+    """Raise a ConfigError about a value, of which only the beginning is shown."""
+    raise ConfigError(
+        f"{name} is {reprlib.repr(value)}", where=where, allowed=allowed, remedy=remedy
+    )
+
+
+def check_text(name: str, value: Any, rule: TextRule, *, where: object = None) -> None:
+    """Raise a ConfigError unless a text has the form of a rule."""
+    if not isinstance(value, str):
+        refuse(name, value, rule.allowed, where=where)
+    if len(value) > rule.longest:
+        refuse(f"{name}, of {len(value)} characters,", value, rule.allowed, where=where)
+    if not re.fullmatch(rule.pattern, value):
+        refuse(name, value, rule.allowed, where=where)
+
+
+def check_walltime(name: str, value: Any, *, where: object = None) -> None:
+    """Raise a ConfigError unless a text is a time above zero."""
+    check_text(name, value, WALLTIME, where=where)
+    if not any(digit in "123456789" for digit in value):
+        refuse(name, value, WALLTIME.allowed, where=where)
+
+
+def check_lines(name: str, lines: Any, rule: TextRule, *, where: object = None) -> None:
+    """Raise a ConfigError unless all lines have the form of a rule, and are not too many."""
+    if not isinstance(lines, Sequence) or isinstance(lines, str) or len(lines) > MOST_LINES:
+        refuse(name, lines, f"a list of at most {MOST_LINES} lines", where=where)
+    for k, line in enumerate(lines):
+        check_text(f"{name}[{k}]", line, rule, where=where)
+
+
+def flags(line: str, *, whole: bool = False) -> list[str]:
+    """Options of a directive, without their values.
+
+    Args:
+        line: The directive.
+        whole: Whether ``-abc`` is one option, not the option ``-a`` with a value.
+    """
+    return re.findall(rf"(?<= )(--[A-Za-z][A-Za-z-]*|-[A-Za-z]{'+' if whole else ''})", line)
+
+
+def resources(line: str) -> list[str]:
+    """Names of the resources that the ``-l`` options of a directive ask for."""
+    values = re.findall(r"(?<= )-l *([^ ]+)", line)
+    return [part.partition("=")[0] for value in values for part in value.split(",")]
+
+
+def seconds(walltime: str) -> int:
+    """Length of ``HH:MM:SS`` in s."""
+    hours, minutes, rest = (int(part) for part in walltime.split(":"))
+    return 3600 * hours + 60 * minutes + rest
+
+
+def gibibytes(memory: str) -> float:
+    """Size of a text such as ``512mb`` in GiB."""
+    digits = memory.rstrip("bBkKmMgGtTpP")
+    powers = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
+    power = powers[memory[len(digits) :].lower().removesuffix("b")]
+    return int(digits) * 1024.0 ** (power - 3)

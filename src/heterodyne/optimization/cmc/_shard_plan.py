@@ -1,0 +1,108 @@
+"""What it takes to draw any one shard, wherever that happens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from heterodyne._events import EventSink, Message
+from heterodyne._typing import IntArray, StoredArray
+from heterodyne.config.cmc import CMCConfig
+from heterodyne.config.schema import EngineName
+from heterodyne.core._jax import jax, jnp
+from heterodyne.core.likelihood import PairData
+from heterodyne.optimization.cmc._assign import Sharding, assigned, shard_of
+from heterodyne.optimization.cmc._frame import Frame
+from heterodyne.optimization.cmc._nuts import Target
+from heterodyne.optimization.cmc._passes import Drawing, Keeper, Passes, Sampled
+from heterodyne.optimization.cmc._sampler import Schedule
+from heterodyne.optimization.derived import Derived
+from heterodyne.optimization.posterior import Posterior
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """What all shards of a data set share, beside the measured correlation itself.
+
+    Attributes:
+        data: The whole data set without its blocks.
+        sharding: How pairs are divided.
+        posterior: Map and density.
+        derived: Quantities at reference times.
+        schedule: How much to sample of each shard.
+        engine: What draws.
+        scale: Estimate of sigma that scales its prior.
+        weight: Power of the prior density.
+        frames: Normal approximations of the modes of a shard.
+    """
+
+    data: PairData
+    sharding: Sharding
+    posterior: Posterior
+    derived: Derived
+    schedule: Schedule
+    engine: EngineName
+    scale: float
+    weight: float
+    frames: tuple[Frame, ...]
+
+    @classmethod
+    def of(cls, passes: Passes, sharding: Sharding, config: CMCConfig) -> ShardPlan:
+        """Plan the shards of a data set.
+
+        Args:
+            passes: What the passes over all data share.
+            sharding: How pairs are divided.
+            config: Counts of draws, and whether the prior is tempered.
+        """
+        k, problem = sharding.n_shards, passes.fit.problem
+        bare = problem.data._replace(blocks=())
+        return cls(
+            jax.tree.map(np.asarray, bare),
+            sharding,
+            passes.posterior,
+            passes.derived,
+            Schedule.of(config, 2 * problem.n_pairs // k, passes.posterior.size),
+            passes.engine,
+            passes.scale,
+            1.0 / k if config.prior_tempering else 1.0,
+            tuple(Frame(f.centre, f.factor * np.sqrt(k)) for f in passes.frames()),
+        )
+
+    def labels(self, c2: StoredArray) -> IntArray:
+        """Number of the shard of each pair, as ``Sharding.assign``."""
+        return assigned(self.data, c2.shape, self.sharding)
+
+    def sizes(self, labels: IntArray) -> tuple[int, ...]:
+        """Number of pairs of each shard."""
+        counts = np.bincount(labels[labels >= 0], minlength=self.sharding.n_shards)
+        return tuple(counts.tolist())
+
+    def draw(
+        self,
+        number: int,
+        c2: StoredArray,
+        labels: IntArray,
+        keeper: Keeper,
+        on_event: EventSink,
+    ) -> Sampled:
+        """Draw one shard, or go on with it.
+
+        Args:
+            number: Number of the shard, counted from 0.
+            c2: Measured correlation, shape (n_angles, N, N).
+            labels: From ``labels``.
+            keeper: Where its states are kept.
+            on_event: Receives the progress.
+
+        Raises:
+            SamplingError: The density is not finite near the fit.
+        """
+        on_event(Message(f"Shard {number + 1} of {self.sharding.n_shards}."))
+        # Shards of one seed would be drawn in step.
+        schedule = replace(self.schedule, seed=self.schedule.seed + number + 1)
+        drawing = Drawing(self.posterior, self.derived, schedule, self.engine, keeper, on_event)
+        shard = shard_of(self.data, c2, labels, number)
+        target = Target(shard, jnp.asarray(self.scale), None, self.weight)
+        return drawing.sample(f"shard{number + 1}", target, self.frames)
