@@ -42,7 +42,7 @@ def sampler(monkeypatch):
     """A sampler that finds what a test says."""
     calls = SimpleNamespace(converged=True, commands=[])
 
-    def run(config, data, folder, on_event, *, resume=False):
+    def run(config, data, folder, on_event, *, resume=False, transport=None):
         verdict = {
             "converged": calls.converged, "headline": "Drawn.", "sentences": [], "advice": [],
             "believe": "corrected",

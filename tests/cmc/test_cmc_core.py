@@ -211,7 +211,7 @@ def test_groups_of_a_run_are_read_back(run, tmp_path):
 def handed(monkeypatch):
     """The entry point up to the fit: returns what it would fit, and in which mode."""
 
-    def stop(problem, mode, on_event):
+    def stop(problem, mode, on_event, before):
         on_event(Message("Held.", "warning"))
         raise StopError(problem, mode)
 
@@ -318,7 +318,7 @@ def given_scale(monkeypatch, sigma):
         seen.append(noise)
         raise StopError(None, ScalingMode.INDIVIDUAL)
 
-    monkeypatch.setattr(core, "fit_scaled", lambda problem, mode, on_event: None)
+    monkeypatch.setattr(core, "fit_scaled", lambda problem, mode, on_event, before: None)
     monkeypatch.setattr(core, "analyse", stop)
     with pytest.raises(StopError):
         fit_cmc_multi_phi(make_model(), simulate(ANGLES), ANGLES, SMALL, sigma=sigma)

@@ -34,7 +34,7 @@ LIMITS = {"min_ess": 50}
 def handed(monkeypatch):
     """Runs a call up to the fit: returns what it would fit, and in which mode."""
 
-    def stop(problem, mode, on_event):
+    def stop(problem, mode, on_event, before):
         raise StopError(problem, mode)
 
     monkeypatch.setattr(core, "fit_scaled", stop)

@@ -18,7 +18,7 @@ def command(
     folder: Annotated[Path, typer.Argument(metavar="RUN_FOLDER", help="Folder of a run.")],
     as_json: Json = False,
 ) -> None:
-    """Build the report of a run folder anew, or those of a batch and its members."""
+    """Build the report of a run folder, or of a batch, anew."""
     from heterodyne.io.batch_folder import BatchFolder
     from heterodyne.io.run_folder import SUMMARY, RunFolder
 

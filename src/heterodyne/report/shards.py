@@ -80,8 +80,9 @@ def _compared(run: Run, found: Mapping[str, Any]) -> Html | None:
         return None
     return picture(
         drawing.compared(compared, rows, found.get("failed") or ()),
-        "Medians and 95 % intervals of each shard. Shards of one truth scatter around the result "
-        "as their own intervals say; those of K shards are wider by about √K.",
+        "Medians and 95 % intervals of each shard, which are about √K times as wide as that of all "
+        "pairs for K shards. Independent errors scatter shards around the result by that much; "
+        "errors that pairs share, as speckles do, by more.",
     )
 
 
