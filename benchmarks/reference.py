@@ -45,18 +45,19 @@ TRUTH = {
 }  # fmt: skip
 CASES: dict[str, dict[str, float]] = {
     "alpha spans 0": {"alpha_ref": 0.0, "alpha_sample": 0.0, "beta": 0.0},
-    "f1 near 0": {"f1": 0.0, "f0": 0.3},
+    "f1 near 0": {"f1": 0.0, "f0": 0.2, "f3": 0.2},
     "rate on its floor": {"D0_ref": 2e4, "alpha_ref": 1.0, "D_offset_ref": -1.5e4},
     "f3 at its bound": {"f3": 0.0, "f0": 0.5},
 }
 PRIORS = {"reference": {"D_offset_ref": {"prior": {"mean": 0.0, "std": 1e4}}}}
-# Where f1 may vanish, f0, f2 and f3 lie in a needle that priors alone confine. With the
-# documented ones a direct sampler does not come to an end.
+# Where f1 may vanish, f0, f2 and f3 lie in a needle that priors alone confine, and the components
+# can be exchanged, for 1 - s is a fraction like s. With the documented priors a direct sampler
+# does not come to an end, and with any that bear both fractions it stays with one of them.
 CONFINED = {
-    "f0": {"prior": {"mean": 0.3, "std": 0.1}},
+    "f0": {"prior": {"mean": 0.2, "std": 0.03}},
     "f1": {"prior": {"mean": 0.0, "std": 0.05}},
     "f2": {"prior": {"mean": 0.0, "std": 6.0}},
-    "f3": {"prior": {"mean": 0.25, "std": 0.1}},
+    "f3": {"prior": {"mean": 0.2, "std": 0.03}},
 }
 CASE_PRIORS: dict[str, dict[str, Any]] = {"f1 near 0": PRIORS | {"fraction": CONFINED}}
 

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from cmc_cases import POSTERIOR, SIGMA, T, coordinates_of, densities, target_of
+from core_cases import DT, Q, make_model, simulate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heterodyne.config.parameter_names import PHYSICS_PARAM_NAMES
 from heterodyne.config.parameter_space import ParameterSpace
 from heterodyne.core._jax import jnp
-from heterodyne.optimization.cmc._frame import Frame, laplace_frame
+from heterodyne.data import from_arrays
+from heterodyne.optimization.bind import bind, fit_scaled
+from heterodyne.optimization.cmc._frame import (
+    Frame,
+    competing_frames,
+    laplace_frame,
+    mode_frame,
+)
 from heterodyne.optimization.coordinates.physics import PhysicsCoordinates
+from heterodyne.optimization.nlsq.solve import Solutions
 from heterodyne.optimization.posterior import SIGMA_PRIOR, Posterior
 from heterodyne.optimization.problem import information
 from heterodyne.optimization.scaling import Scaling, ScalingMode
@@ -170,3 +181,29 @@ def test_the_normal_approximation_of_a_posterior_has_its_curvature():
     factor = np.asarray(laplace_frame(POSTERIOR, y, of_data, SIGMA, n_pairs).factor)
     widths = np.linalg.eigvalsh(factor.T @ hessian @ factor)
     np.testing.assert_allclose(widths, 1.0, atol=0.15)
+
+
+def fit_with_modes(*steps):
+    """A fit whose modes are its best one moved by some widths along each coordinate."""
+    data = from_arrays(simulate([15.0]), q=Q, phi=[15.0], t=make_model().t, dt=DT)
+    fit = fit_scaled(bind(data, make_model().param_manager), ScalingMode.INDIVIDUAL)
+    posterior = Posterior(fit.problem.coordinates, fit.problem.scaling)
+    width = np.asarray(mode_frame(posterior, fit, fit.sigma).factor)[:2, :2]
+    best = fit.modes.best(1)
+    rows = Solutions(*(np.repeat(x, len(steps), axis=0) for x in best))
+    moved = rows.y + np.outer(steps, width.sum(1))
+    return posterior, replace(fit, modes=rows._replace(y=moved))
+
+
+def test_copies_of_a_mode_count_once_and_modes_of_equal_height_each():
+    posterior, fit = fit_with_modes(0.0, 0.3, 40.0, 39.9, -40.0)
+    frames = competing_frames(posterior, fit, fit.sigma)
+    first = np.array([frame.centre[0] for frame in frames])
+    expected = fit.modes.y[[0, 2, 4], 0]
+    np.testing.assert_allclose(first, expected, rtol=1e-12)
+
+
+def test_modes_that_are_too_low_are_left_out():
+    posterior, fit = fit_with_modes(0.0, 40.0, -40.0)
+    low = fit.modes._replace(score=fit.modes.score + np.array([0.0, 19.0, 21.0]))
+    assert len(competing_frames(posterior, replace(fit, modes=low), fit.sigma)) == 2

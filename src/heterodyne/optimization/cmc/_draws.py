@@ -11,8 +11,12 @@ from heterodyne._typing import FloatArray
 
 def kish(weights: FloatArray) -> float:
     """Number of points of equal weight that are worth as much (Kish), shape (n,) to scalar."""
-    total = weights.sum()
-    return float(total**2 / (weights**2).sum()) if total > 0 else 0.0
+    # Squares of tiny weights vanish.
+    top = weights.max(initial=0.0)
+    if not top > 0:
+        return 0.0
+    shares = weights / top
+    return float(shares.sum() ** 2 / (shares**2).sum())
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from heterodyne.optimization.prior import prior_width
 _SHRINKAGE = 10.0
 # A mode whose chi-square is higher than the best one's by more holds no posterior mass.
 COMPETING = 20.0
-# Modes whose chi-squares differ by less are one.
-_SAME = 1.0
+# Most modes that are sampled.
+_MOST_MODES = 4
 
 
 class Frame(NamedTuple):
@@ -69,18 +69,6 @@ def posterior_mode(posterior: Posterior, fit: Fit, rank: int = 0) -> FloatArray:
     # The fit has nothing to go by along the ridge, and may end far out on it.
     physics = posterior.coordinates.ridge_centred(modes.y[rank])
     return np.concatenate([physics, tail, [np.log(sigma)]])
-
-
-def competing_modes(fit: Fit, most: int = 4) -> tuple[int, ...]:
-    """Ranks of the modes that may hold posterior mass, the best one first."""
-    excess = fit.modes.score - fit.modes.score[0]
-    chosen = [0]
-    for rank in np.flatnonzero(excess <= COMPETING).tolist():
-        # A mode that several starts found counts once.
-        new = all(abs(excess[rank] - excess[k]) > _SAME for k in chosen)
-        if new and len(chosen) < most:
-            chosen.append(rank)
-    return tuple(chosen)
 
 
 def compile_frames(posterior: Posterior) -> None:
@@ -180,3 +168,33 @@ def mode_frame(posterior: Posterior, fit: Fit, noise_scale: float, rank: int = 0
     y = posterior_mode(posterior, fit, rank)
     information = data_information(posterior, y, fit, rank)
     return laplace_frame(posterior, y, information, noise_scale, fit.problem.n_pairs)
+
+
+def competing_frames(posterior: Posterior, fit: Fit, noise_scale: float) -> tuple[Frame, ...]:
+    """Frames of the modes of a fit that may hold posterior mass, the best one first.
+
+    A mode that several starts found counts once: modes are the same where their distance, in
+    widths of the wider one, is that of two draws of one normal distribution. Their heights say
+    nothing about that, for exchanging the components hardly changes the density.
+
+    Args:
+        posterior: Map and priors.
+        fit: The fit.
+        noise_scale: Estimate of sigma that scales its prior.
+    """
+    excess = fit.modes.score - fit.modes.score[0]
+    chosen: list[Frame] = []
+    for rank in np.flatnonzero(excess <= COMPETING).tolist():
+        frame = mode_frame(posterior, fit, noise_scale, rank)
+        if all(_squared_distance(frame, other) > posterior.size for other in chosen):
+            chosen.append(frame)
+        if len(chosen) == _MOST_MODES:
+            break
+    return tuple(chosen)
+
+
+def _squared_distance(first: Frame, second: Frame) -> float:
+    """Squared distance of the centres of two frames in widths of the wider one."""
+    step = np.asarray(first.centre) - np.asarray(second.centre)
+    found = [np.linalg.solve(np.asarray(frame.factor), step) for frame in (first, second)]
+    return min(float(z @ z) for z in found)

@@ -32,6 +32,8 @@ _MOST, _FOR_ONE = 6, 8.0
 _FITTED, _ITERATIONS = 2500, 8
 # Variance of a component before it is fitted, over that around its mode.
 _LOCAL = 0.6
+# Added to correlation matrices.
+_ROUNDING = 1e-9
 # A component of a smaller share is dropped.
 _LEAST_COMPONENT = 1e-3
 
@@ -236,4 +238,7 @@ def moments(z: FloatArray, weights: FloatArray, old: Component) -> tuple[FloatAr
     centred = (z - mean) * np.sqrt(w)[:, None]
     trust = worth / (worth + _SHRINKAGE)
     covariance = trust * centred.T @ centred + (1.0 - trust) * old.factor @ old.factor.T
-    return mean, np.linalg.cholesky(covariance)
+    # Flat directions are wider than others by many orders, beyond what Cholesky's rounding bears.
+    scale = np.sqrt(np.diagonal(covariance))
+    unit = covariance / scale[:, None] / scale
+    return mean, scale[:, None] * np.linalg.cholesky(unit + _ROUNDING * np.eye(scale.size))

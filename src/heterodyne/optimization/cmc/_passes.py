@@ -20,9 +20,8 @@ from heterodyne.optimization.cmc._draws import Draws
 from heterodyne.optimization.cmc._engine import Engine, drive
 from heterodyne.optimization.cmc._frame import (
     Frame,
-    competing_modes,
+    competing_frames,
     laplace_frame,
-    mode_frame,
     posterior_mode,
 )
 from heterodyne.optimization.cmc._importance import ImportanceSampler, weighted_frame
@@ -197,10 +196,7 @@ class Passes(Drawing):
 
     def frames(self) -> tuple[Frame, ...]:
         """Normal approximations, for independent errors, of the modes that compete."""
-        return tuple(
-            mode_frame(self.posterior, self.fit, self.scale, rank)
-            for rank in competing_modes(self.fit)
-        )
+        return competing_frames(self.posterior, self.fit, self.scale)
 
 
 def state_key(name: str, engine: str) -> str:
