@@ -22,7 +22,9 @@ from heterodyne.optimization.nlsq.config import NLSQConfig
 from heterodyne.optimization.nlsq.core import fit_nlsq_jax, fit_problem, pair_residuals
 from heterodyne.optimization.nlsq.record import fit_record
 from heterodyne.optimization.nlsq.results import NLSQResult
+from heterodyne.optimization.nlsq.search import search
 from heterodyne.optimization.nlsq.solve import _log_determinants, solve
+from heterodyne.optimization.nlsq.starts import starting_points, to_coordinates
 from heterodyne.optimization.problem import (
     Problem,
     exact_hessian,
@@ -333,3 +335,38 @@ def test_data_without_a_finite_sum_of_squares_are_refused(c2, reduced):
     bad[0, 3, 20] = np.nan
     with pytest.raises(DataError):
         fit_problem(make_problem(bad, reduced.problem.coordinates.space), FEW)
+
+
+def test_the_search_finds_a_fraction_that_stays_at_one():
+    truth = TRUTH.copy()
+    truth[[PHYSICS_PARAM_NAMES.index(n) for n in ("f0", "f1", "f2")]] = 0.3, 0.2, -8.0
+    priors = {
+        name: {"prior": {"mean": mean, "std": std}}
+        for name, mean, std in (
+            ("f0", 0.3, 0.1), ("f1", 0.0, 0.15), ("f2", 0.0, 6.0), ("f3", 0.2, 0.1),
+            ("D0_ref", 1.5e4, 2e4), ("D0_sample", 1.5e4, 2e4), ("v0", 300.0, 450.0),
+        )
+    }  # fmt: skip
+    space = ParameterSpace.from_config({"parameters": priors})
+    problem = make_problem(simulate(truth=truth), space)
+    there = problem.coordinates.inside(truth[None])
+    start = to_coordinates(there, problem.coordinates)
+    near = solve(problem, start, prior_weight=1.0, max_iterations=200, tolerance=1e-4)
+    found = search(problem, NLSQConfig())
+    assert found.score[0] <= near.score[0] + 2.0
+
+
+def test_starting_points_know_priors_and_data():
+    # A fraction that grows by e in a frame leaves the range of the coordinates.
+    priors = {name: {"prior": {"mean": 0, "std": 0.2}} for name in ("f1", "f2")}
+    space = ParameterSpace.from_config({"parameters": priors}).with_values(TRUE)
+    problem = make_problem(simulate(), space)
+    points = starting_points(problem, 401, np.random.default_rng(0))
+    forward = jax.jit(jax.vmap(lambda y: problem.coordinates.forward(y)[0]))
+    drawn = np.asarray(forward(jnp.asarray(points)))
+    np.testing.assert_allclose(drawn[0], TRUTH, rtol=1e-6)
+    beta = drawn[1:, PHYSICS_PARAM_NAMES.index("beta")]
+    prior = space["beta"].prior
+    # Those scaled by the data have a narrower spread than the prior.
+    assert beta[:200].std() == pytest.approx(0.4, rel=0.15)
+    assert abs(beta[200:].mean() - prior.loc) < 0.2 * prior.scale

@@ -30,6 +30,9 @@ _ROUND_ITERATIONS = 12
 _BATCH = 8
 # Modes of averaged frames that are optimised on all pairs.
 _MODES = 8
+# A fraction that would be so much is well above 1, where it is clipped.
+_ABOVE = 1.1
+_LARGEST_GROWTH = 100.0
 _INDEX = {name: k for k, name in enumerate(PHYSICS_PARAM_NAMES)}
 
 
@@ -109,9 +112,11 @@ def _explored(problem: Problem, config: NLSQConfig, on_round: Callable[[int], No
         )
         best = distinct(found, max(1, config.n_starts // 4))
         points = _neighbours(problem, best, config.n_candidates, rng)
-        # Screening never prefers the other assignment of the components, which needs some
-        # steps before it is the better one.
-        kept = np.concatenate([best, _exchanged_points(problem, best)])
+        # Screening never prefers the other assignment of the components, nor a fraction that
+        # stays at 1, which need some steps before they are the better ones.
+        kept = np.concatenate(
+            [best, _exchanged_points(problem, best), _saturated_points(problem, best)]
+        )
     on_round(config.n_rounds)
     assert found is not None
     starts = problem.coordinates.ridge_centred(found.best(config.n_starts).y)
@@ -193,6 +198,19 @@ def _exchanged_points(problem: Problem, y: FloatArray) -> FloatArray:
     """Points with the two components exchanged, none where a parameter is fixed."""
     complete = problem.coordinates.size == len(PHYSICS_PARAM_NAMES)
     return _exchanged(y) if complete else y[:0]
+
+
+def _saturated_points(problem: Problem, y: FloatArray) -> FloatArray:
+    """Points whose fraction is raised until it stays at 1, as far as the bounds allow."""
+    parameters = np.array(_parameters(jnp.asarray(y), problem.coordinates))
+    f0, f1, f2, f3 = (parameters[:, _INDEX[name]] for name in ("f0", "f1", "f2", "f3"))
+    times = problem.fitted_times[[0, -1]]
+    growing = f0 * np.exp(np.minimum(f1 * (times[:, None] - f2), _LARGEST_GROWTH)).min(axis=0)
+    missing = np.log(np.maximum(_ABOVE - f3, 0.1) / np.maximum(growing, 1e-300))
+    steep = np.abs(f1) * (times[1] - times[0]) > 0.1
+    parameters[:, _INDEX["f2"]] -= np.where(steep, missing / np.where(steep, f1, 1.0), 0.0)
+    parameters[:, _INDEX["f0"]] *= np.where(steep, 1.0, np.exp(missing))
+    return to_coordinates(problem.coordinates.inside(parameters), problem.coordinates)
 
 
 def _spread(y: FloatArray, problem: Problem) -> FloatArray:

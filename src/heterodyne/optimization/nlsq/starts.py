@@ -11,6 +11,7 @@ from heterodyne.config.parameter_names import PHYSICS_PARAM_NAMES
 from heterodyne.core._jax import RUNS_ONCE, jax, jnp
 from heterodyne.core.likelihood import PairData
 from heterodyne.optimization.coordinates.physics import PhysicsCoordinates
+from heterodyne.optimization.prior import draw_prior
 from heterodyne.optimization.problem import Problem
 
 
@@ -28,10 +29,11 @@ def decay_lag(data: PairData) -> float:
 def starting_points(problem: Problem, count: int, rng: np.random.Generator) -> FloatArray:
     """Choose coordinates to start from.
 
-    The first start holds the values of the parameter space. The others draw both
+    The first start holds the values of the parameter space. Half of the others are drawn
+    from the priors, which know of fractions that stay at a bound. The rest draw both
     transport rates around the decay seen in the data, exponents around 0, a velocity
-    that turns the phase by 1 to 100 rad over the window, and a sample fraction that
-    changes by up to 0.6.
+    that turns the phase by 1 rad over the window to half a turn in each frame, and a
+    sample fraction that changes by up to 0.6.
 
     Args:
         problem: Data, coordinates and scaling.
@@ -43,9 +45,11 @@ def starting_points(problem: Problem, count: int, rng: np.random.Generator) -> F
     """
     space = problem.coordinates.space
     points = np.tile([space[n].value for n in PHYSICS_PARAM_NAMES], (count, 1))
-    drawn = _draw(problem.data, count - 1, rng)
+    of_data = 1 + count // 2
+    drawn = _draw(problem.data, of_data - 1, rng)
     for k, name in enumerate(PHYSICS_PARAM_NAMES):
-        points[1:, k] = drawn[name]
+        points[1:of_data, k] = drawn[name]
+        points[of_data:, k] = draw_prior(space[name], rng, count - of_data)
     return to_coordinates(problem.coordinates.inside(points), problem.coordinates)
 
 
@@ -72,7 +76,7 @@ def _draw(data: PairData, count: int, rng: np.random.Generator) -> dict[str, Flo
         values[f"D0_{component}"] = level * t_mid**-alpha
         values[f"D_offset_{component}"] = np.zeros(count)
     beta = rng.normal(scale=0.4, size=count)
-    turn = np.exp(rng.uniform(0.0, np.log(100.0), size=count))
+    turn = np.exp(rng.uniform(0.0, np.log(np.pi * max(window / dt, 2.0)), size=count))
     values |= {"v0": turn / (q * window) * t_mid**-beta, "beta": beta, "v_offset": 0.0 * beta}
     middle = rng.uniform(0.15, 0.85, size=count)
     change = rng.uniform(-0.6, 0.6, size=count)
