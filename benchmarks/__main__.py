@@ -5,10 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from benchmarks import kernel, whole
+from benchmarks import kernel, memory, shards, whole
 from benchmarks.performance import PATH, Section, write
 
-SECTIONS: dict[str, Callable[[], Section]] = {"kernel": kernel.section, "whole": whole.section}
+SECTIONS: dict[str, Callable[[], Section]] = {
+    "kernel": kernel.section,
+    "whole": whole.section,
+    "memory": memory.section,
+    "shards": shards.section,
+}
 
 
 def main(names: list[str]) -> int:

@@ -2,7 +2,8 @@
 
 Cheap tasks that compute known arrays, with checkpoints, are worked off by two processes while
 something happens at a random moment; what they leave is compared with undisturbed work. From 20
-repeats on, the figures go to docs/performance.md.
+repeats on, the figures go to docs/performance.md. ``benchmarks.shard_failures`` does the same to
+shards of real runs.
 """
 
 from __future__ import annotations
@@ -15,13 +16,21 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.disturbances import (
+    DISTURBANCES,
+    Driver,
+    await_begin,
+    await_orphans,
+    fill_disk,
+    segments,
+)
 from benchmarks.performance import Section, machine, write
 from heterodyne._events import Event, EventSink, Message, Progress
 from heterodyne.cli import _tasks
@@ -35,11 +44,7 @@ N_TASKS, N_STEPS, STEP_S, SIZE = 8, 20, 0.02, 64
 WORKERS = 2
 RULES = Rules(silence=2.0)
 KIND = "known"
-SHARED = Path("/dev/shm")
 ROOM_KIB = 600
-# What a process whose driver has ended takes at most until it ends as well.
-ORPHANS_S = 10.0
-PATIENCE_S = 120.0
 # Exit code of a driver that says which tasks have no result.
 LEFT = 3
 COLUMNS = ("what happens", "repeats", "whole by itself", "whole by the same call",
@@ -106,9 +111,6 @@ def drive(folder: Path) -> int:
     return LEFT if all(name in "".join(said) for name in missing | problems) else 1
 
 
-# What happens to them.
-
-
 @dataclass(frozen=True)
 class Repeat:
     """Work that was disturbed.
@@ -138,101 +140,33 @@ class Repeat:
         return ended and not (self.different or self.processes or self.files)
 
 
-class Driver:
-    """A process that has tasks worked off, and all that it starts."""
-
-    def __init__(self, folder: Path, temporary: Path) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.campaign", "drive", str(folder)],
-            cwd=Path(__file__).parents[1],
-            env={**os.environ, "TMPDIR": str(temporary)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            start_new_session=True,
-        )
-        self.pid = self._process.pid
-
-    def wait(self) -> int:
-        """Wait for its end; returns the exit code."""
-        self._process.communicate(timeout=PATIENCE_S)
-        return self._process.returncode
-
-    def family(self) -> list[int]:
-        """All processes of its session."""
-        found = []
-        for path in Path("/proc").glob("[0-9]*/stat"):
-            with suppress(OSError):
-                fields = path.read_text().rpartition(")")[2].split()
-                if int(fields[3]) == self.pid and fields[0] != "Z":
-                    found.append(int(path.parent.name))
-        return found
-
-    def kill(self, number: int = signal.SIGKILL) -> None:
-        """Send the driver a signal."""
-        os.kill(self.pid, number)
-
-
-def signal_worker(driver: Driver, folder: Path, rng: random.Random, number: int) -> None:
-    """Send a signal to a process that has claimed a task."""
-    family = set(driver.family()) - {driver.pid}
-    state = WorkFolder.open(folder).state() if WorkFolder.is_in(folder) else None
-    owners = [] if state is None else [
-        one.seen.owner.pid for one in state.tasks if one.seen.owner is not None
-    ]  # fmt: skip
-    chosen = sorted(family & set(owners)) or sorted(family)
-    if chosen:
-        with suppress(ProcessLookupError):
-            os.kill(rng.choice(chosen), number)
-
-
-def kill_worker(driver: Driver, folder: Path, rng: random.Random) -> None:
-    """Kill a worker."""
-    signal_worker(driver, folder, rng, signal.SIGKILL)
-
-
-def freeze_worker(driver: Driver, folder: Path, rng: random.Random) -> None:
-    """Freeze a worker."""
-    signal_worker(driver, folder, rng, signal.SIGSTOP)
-
-
-def fill_disk(driver: Driver, folder: Path, rng: random.Random) -> None:
-    """Leave no room on the file system."""
-    with suppress(OSError), (folder / "fill").open("wb", buffering=0) as stream:
-        while True:
-            stream.write(bytes(1024))
-
-
-def cut_record(driver: Driver, folder: Path, rng: random.Random) -> None:
-    """Cut off a record, once there is one."""
-    end = time.monotonic() + PATIENCE_S
-    while time.monotonic() < end:
-        records = sorted((folder / "work" / "done").glob("task-*.json"))
-        if records:
-            path = rng.choice(records)
-            os.truncate(path, rng.randrange(path.stat().st_size - 1))
-            return
-        time.sleep(0.01)
-
-
-def kill_driver(driver: Driver, folder: Path, rng: random.Random) -> None:
-    """Kill the driver; its workers have to notice."""
-    with suppress(ProcessLookupError):
-        driver.kill()
-
-
-Disturbance = Callable[[Driver, Path, random.Random], None]
-KINDS: dict[str, tuple[Disturbance, float]] = {
-    "a worker is killed": (kill_worker, 1.0),
-    "a worker freezes": (freeze_worker, 0.25),
-    "the disk is full": (fill_disk, 0.25),
-    "a record is cut off": (cut_record, 0.25),
-    "the driver is killed": (kill_driver, 0.25),
-}
-"""What happens, and how often beside the first."""
-
-
 # The comparison.
+
+
+@dataclass(frozen=True)
+class Work:
+    """Work that is to be disturbed.
+
+    Attributes:
+        command: Has the tasks of a folder worked off, or goes on with them.
+        is_whole: Whether the results in a folder are whole.
+        differing: Results in a folder that are not those of undisturbed work.
+        finished: Exit codes of the command where it has finished.
+    """
+
+    command: Callable[[Path], Sequence[str]]
+    is_whole: Callable[[Path], bool]
+    differing: Callable[[Path], Sequence[str]]
+    finished: Sequence[int] = (0,)
+
+    def begin(self, folder: Path, temporary: Path) -> Driver:
+        """Start the command in a process."""
+        return Driver(self.command(folder), temporary)
+
+
+def driving(folder: Path) -> Sequence[str]:
+    """Command that works off the tasks of a folder."""
+    return [sys.executable, "-m", "benchmarks.campaign", "drive", str(folder)]
 
 
 def results(folder: Path) -> dict[str, Any]:
@@ -265,7 +199,7 @@ def is_whole(folder: Path) -> bool:
 def place(what: str, base: Path) -> Iterator[Path]:
     """Folder of a run; one on a file system that can be filled up where that is to happen."""
     folder = Path(tempfile.mkdtemp(dir=base))
-    if KINDS[what][0] is not fill_disk:
+    if DISTURBANCES[what][0] is not fill_disk:
         yield folder
         return
     command = ["mount", "-t", "tmpfs", "-o", f"size={ROOM_KIB}k", "tmpfs", str(folder)]
@@ -276,25 +210,23 @@ def place(what: str, base: Path) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def repeat(
-    number: int, what: str, base: Path, seconds: float, expected: Mapping[str, Any]
-) -> Repeat:
+def repeat(number: int, what: str, base: Path, seconds: float, work: Work) -> Repeat:
     """Disturb work once, take it up until it is whole, and compare."""
     rng = random.Random(SEED + number)
     temporary = Path(tempfile.mkdtemp(dir=base))
     shared = segments()
     drivers: list[Driver] = []
     with place(what, base) as folder:
-        drivers.append(Driver(folder, temporary))
+        drivers.append(work.begin(folder, temporary))
         await_begin(folder)
         time.sleep(rng.random() * seconds)
-        KINDS[what][0](drivers[0], folder, rng)
+        DISTURBANCES[what][0](drivers[0], folder, rng)
         code = drivers[0].wait()
         await_orphans(drivers[0])
-        alone, calls = code == 0 and is_whole(folder), 1
+        alone, calls = code in work.finished and work.is_whole(folder), 1
         (folder / "fill").unlink(missing_ok=True)
-        while not is_whole(folder) and calls < 3:
-            drivers.append(Driver(folder, temporary))
+        while not work.is_whole(folder) and calls < 3:
+            drivers.append(work.begin(folder, temporary))
             drivers[-1].wait()
             await_orphans(drivers[-1])
             calls += 1
@@ -304,9 +236,9 @@ def repeat(
         done = Repeat(
             what=what,
             alone=alone,
-            said=None if code in (0, -signal.SIGKILL) else code == LEFT,
-            calls=calls if is_whole(folder) else 0,
-            different=differing(results(folder), expected),
+            said=None if code in (*work.finished, -signal.SIGKILL) else code == LEFT,
+            calls=calls if work.is_whole(folder) else 0,
+            different=work.differing(folder),
             processes=[pid for driver in drivers for pid in driver.family()],
             files=left,
         )
@@ -314,38 +246,14 @@ def repeat(
     return done
 
 
-def segments() -> set[str]:
-    """Segments of shared memory that no process has; those in use by others are theirs."""
-    found = set(os.listdir(SHARED)) if SHARED.is_dir() else set[str]()
-    for path in Path("/proc").glob("[0-9]*/maps") if found else ():
-        with suppress(OSError):
-            text = path.read_text()
-            found = {name for name in found if f"{SHARED}/{name}" not in text}
-    return found
-
-
-def await_begin(folder: Path) -> None:
-    """Wait until a worker has a task; starting takes longer than all else."""
-    end = time.monotonic() + PATIENCE_S
-    while not any((folder / "work" / "claims").glob("*.json")) and time.monotonic() < end:
-        time.sleep(0.01)
-
-
-def await_orphans(driver: Driver) -> None:
-    """Give the processes of a driver that has ended time to notice it."""
-    end = time.monotonic() + ORPHANS_S
-    while driver.family() and time.monotonic() < end:
-        time.sleep(0.05)
-
-
 def undisturbed(base: Path) -> tuple[float, dict[str, Any]]:
     """Duration from the first task on, and results, of work to which nothing happens."""
     folder, temporary = Path(tempfile.mkdtemp(dir=base)), Path(tempfile.mkdtemp(dir=base))
-    Driver(folder, temporary).wait()
+    Driver(driving(folder), temporary).wait()
     for path in folder.glob("*.npz"):
         path.unlink()
     WorkFolder.remove(folder)
-    driver = Driver(folder, temporary)
+    driver = Driver(driving(folder), temporary)
     await_begin(folder)
     begun = time.monotonic()
     if driver.wait() != 0 or not is_whole(folder):
@@ -378,7 +286,7 @@ def section(seconds: float, repeats: Sequence[Repeat], load: float) -> Section:
         machine=machine(),
         load=load,
     )
-    rows = [row(what, [one for one in repeats if one.what == what]) for what in KINDS]
+    rows = [row(what, [one for one in repeats if one.what == what]) for what in DISTURBANCES]
     return Section(
         "Failures of workers", text, COLUMNS, [cells for cells in rows if cells[1] != "0"]
     )
@@ -392,15 +300,18 @@ def main(args: Sequence[str]) -> int:
         print("usage: python -m benchmarks.campaign [COUNT], a number from 1 on")
         return 2
     count, load = int(args[0]) if args else COUNT, os.getloadavg()[0]
-    order = [what for what, (_, share) in KINDS.items() for _ in range(max(1, int(count * share)))]
+    order = [
+        what for what, (_, share) in DISTURBANCES.items() for _ in range(max(1, int(count * share)))
+    ]
     with tempfile.TemporaryDirectory(prefix="heterodyne-campaign-") as name:
         base = Path(name)
         seconds, expected = undisturbed(base)
+        work = Work(driving, is_whole, lambda folder: differing(results(folder), expected))
         print(f"undisturbed: {seconds:.1f} s", flush=True)
         repeats = []
         for number, what in enumerate(order, 1):
             try:
-                repeats.append(repeat(number, what, base, seconds, expected))
+                repeats.append(repeat(number, what, base, seconds, work))
             except subprocess.CalledProcessError as error:
                 print(f"{number} | {what}: left out, {error}")
     found = section(seconds, repeats, load)

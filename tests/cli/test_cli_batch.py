@@ -263,10 +263,12 @@ def test_other_processes_share_the_members(run, batch_file, sampler, tmp_path, m
     assert len(sampler.calls) == 6
 
 
-def test_workers_are_refused_for_a_single_run(run, run_file, sampler):
+def test_workers_are_refused_for_a_single_run_that_is_not_divided(run, run_file, sampler, tmp_path):
     done = run("sample", run_file, "--workers", 2)
     assert done.code == 1
-    assert "this is one run" in done.err
+    assert "this is one run over all pairs" in done.err
+    assert "--set optimization.cmc.sharding.num_shards=8" in " ".join(done.err.split())
+    assert not (tmp_path / "results").exists()
 
 
 def test_a_folder_of_work_for_other_members_makes_way(tmp_path):

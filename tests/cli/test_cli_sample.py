@@ -282,6 +282,25 @@ def test_processes_draw_shards(run, run_file, pipeline, monkeypatch, tmp_path, n
     assert settings == _local_work.LocalWork()
 
 
+@pytest.mark.parametrize(
+    "args",
+    [(), backend("cpu"), backend("pbs"), ("--set", "cluster.scheduler=slurm")],
+    ids=["auto", "cpu", "pbs", "cluster"],
+)
+def test_so_many_processes_draw_shards_as_workers_asks_for(
+    run, run_file, pipeline, monkeypatch, tmp_path, args
+):
+    monkeypatch.setattr(_cores, "usable_cores", lambda: 1)
+    asked = []
+    monkeypatch.setattr(_local_work, "run_tasks", lambda *args: asked.append(args))
+    calls = pipeline(summary)
+    assert run("sample", run_file, *SHARDS, *args, "--workers", 3).code == 0
+    calls[0].transport(["a task"])
+    ((work, folder, tasks, settings, _),) = asked
+    assert (work, folder, tasks) == (perform, tmp_path / "results", ["a task"])
+    assert settings == _local_work.LocalWork(workers=3)
+
+
 def test_a_cluster_draws_shards(run, run_file, pipeline, monkeypatch, tmp_path):
     asked = []
     monkeypatch.setattr(cluster, "run_on_cluster", lambda *args: asked.append(args))

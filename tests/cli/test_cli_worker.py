@@ -13,6 +13,7 @@ import work_cases
 from heterodyne._errors import ConfigError, HeterodyneError
 from heterodyne.cli import _tasks, worker
 from heterodyne.cli._tasks import perform
+from heterodyne.cli.main import main
 from heterodyne.io import files
 from heterodyne.io.work_folder import Record, Rules, Task, WorkFolder
 from work_cases import KIND, runs, until, value
@@ -317,3 +318,14 @@ def test_workers_share_the_tasks_of_those_that_die_freeze_or_are_stopped(tmp_pat
         assert files.read_json(tmp_path / f"{name}.result.json") == value(name)
     for process in (killed, frozen, stopped, last):
         process.communicate()
+
+
+def test_numpy_computes_with_one_thread_unless_the_user_decided(monkeypatch, tmp_path):
+    """Sums over several threads are rounded differently, and draws with them."""
+    for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.setenv(name, "3")
+    monkeypatch.delenv("MKL_NUM_THREADS")
+    WorkFolder.create(tmp_path, KIND, [Task("a", 1.0, {"do": "nothing"})], QUICK)
+    assert main(["worker", str(tmp_path), "--quiet"]) == 0
+    assert os.environ["OPENBLAS_NUM_THREADS"] == "3"
+    assert os.environ["MKL_NUM_THREADS"] == "1"

@@ -320,8 +320,9 @@ def run_script(made, tmp_path, **environment):
 def test_the_script_sets_threads_and_a_shared_cache(tmp_path):
     made = cluster(workers_per_node=3, cores_per_worker=2, worker_init=["export A=1; export B=$A"])
     work, seen = run_script(made, tmp_path)
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NPROC"):
-        assert seen[name] == "2"
+    assert seen["OMP_NUM_THREADS"] == seen["NPROC"] == "2"
+    # Sums over several threads are rounded differently, and draws with them.
+    assert seen["OPENBLAS_NUM_THREADS"] == seen["MKL_NUM_THREADS"] == "1"
     assert seen["PARSL_CORES"] == "6"
     assert seen["JAX_COMPILATION_CACHE_DIR"] == str(work / "compiled")
     assert (seen["A"], seen["B"]) == ("1", "1")

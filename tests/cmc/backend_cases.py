@@ -90,7 +90,8 @@ def do_log(task):
 
 
 def do_environment(task):
-    names = ("NPROC", "OMP_NUM_THREADS", "JAX_PLATFORMS", "JAX_COMPILATION_CACHE_DIR")
+    names = ("NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS",
+             "JAX_PLATFORMS", "JAX_COMPILATION_CACHE_DIR")  # fmt: skip
     return {name: os.environ.get(name) for name in names}
 
 

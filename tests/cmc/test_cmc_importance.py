@@ -29,7 +29,7 @@ from scipy import stats
 from heterodyne._events import Message, Progress
 from heterodyne.core._jax import jnp
 from heterodyne.core.simulate import simulate_pairs
-from heterodyne.optimization.cmc import _importance
+from heterodyne.optimization.cmc import _importance, _linear, _passes
 from heterodyne.optimization.cmc._analysis import analyse
 from heterodyne.optimization.cmc._diagnostics import THRESHOLDS, diagnose_weighted
 from heterodyne.optimization.cmc._diagnostics import weighted_effective as effective
@@ -180,7 +180,7 @@ def two_modes(x):
 
 
 def test_separated_modes_have_the_weight_of_their_mass(monkeypatch):
-    monkeypatch.setattr(_importance, "complete", completed_by(two_modes))
+    monkeypatch.setattr(_linear, "complete", completed_by(two_modes))
     frames = [
         Frame(jnp.asarray(c), jnp.eye(4) * w) for c, w in zip(CENTRES, (1.2, 0.7), strict=True)
     ]
@@ -203,7 +203,7 @@ def test_a_bent_density_is_covered_by_several_components(monkeypatch):
         along = stats.norm.logpdf(x[:, 0]) + stats.norm.logpdf(x[:, 2])
         return along + stats.norm.logpdf(x[:, 1], 0.5 * x[:, 0] ** 2, 0.5)
 
-    monkeypatch.setattr(_importance, "complete", completed_by(bent))
+    monkeypatch.setattr(_linear, "complete", completed_by(bent))
     sampler = sampler_of(target_of(*FLAT), Frame(jnp.zeros(4), jnp.eye(4)))
     draws = drive(sampler, sampler.start(), never)
     points = draws.proposals
@@ -227,7 +227,7 @@ def test_tails_heavier_than_those_of_the_mixture_are_noticed():
 
 def test_mixtures_grow_into_tails_heavier_than_theirs(monkeypatch):
     cauchy = stats.multivariate_t(np.zeros(3), np.eye(3), df=1.0)
-    monkeypatch.setattr(_importance, "complete", completed_by(cauchy.logpdf))
+    monkeypatch.setattr(_linear, "complete", completed_by(cauchy.logpdf))
     sampler = sampler_of(target_of(*FLAT), Frame(jnp.zeros(4), jnp.eye(4)))
     points = drive(sampler, sampler.start(), never).proposals
     assert points.k_hat < 0.7
@@ -241,7 +241,7 @@ def test_points_without_density_have_no_weight(monkeypatch):
     def half(x):
         return np.where(x[:, 0] > 0, -0.5 * (x**2).sum(1), -np.inf)
 
-    monkeypatch.setattr(_importance, "complete", completed_by(half))
+    monkeypatch.setattr(_linear, "complete", completed_by(half))
     sampler = sampler_of(target_of(*FLAT), Frame(jnp.zeros(4), jnp.eye(4)))
     draws = drive(sampler, sampler.start(), never)
     assert (draws.y[..., 0] > 0).all()
@@ -381,9 +381,10 @@ def test_engines_agree(independent):
         assert row.mean == pytest.approx(other.mean, abs=4 * error), row.name
 
 
-def test_nuts_takes_over_where_weights_are_bad(independent, monkeypatch):
+def test_nuts_takes_over_where_weights_of_many_pairs_are_bad(independent, monkeypatch):
     _, _, fit, c2 = independent
     monkeypatch.setattr(_importance, "smoothed", lambda w: (np.full(w.size, 1 / w.size), 0.9))
+    monkeypatch.setattr(_passes, "_MOST_PAIRS", 0)
     events, config = [], CONFIG.cmc_config()
     found = analyse(fit, c2, config, engine="auto", on_event=events.append)
     assert found.draws.engine == "nuts"

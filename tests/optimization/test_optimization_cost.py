@@ -1,5 +1,6 @@
 import pytest
 
+from heterodyne.optimization import _score_noise, cost
 from heterodyne.optimization.cost import Rates, predict
 
 RATES = Rates(
@@ -47,7 +48,21 @@ def test_a_fit_alone_draws_nothing():
 
 
 def test_memory_grows_by_the_packed_pairs_the_weights_and_the_copies_of_the_reader():
-    size = 3 * 1000**2 * 8
+    """Above the frames up to which matrices are multiplied for the noise of the score."""
+    size = 3 * 3000**2 * 8
     empty = predict(0, 0, 14).memory_bytes
-    assert predict(1000, 3, 14).memory_bytes - empty == pytest.approx(size * 1.5)
-    assert predict(1000, 3, 14, weighted=True).memory_bytes - empty == pytest.approx(size * 2)
+    assert predict(3000, 3, 14).memory_bytes - empty == pytest.approx(size * 1.5)
+    assert predict(3000, 3, 14, weighted=True).memory_bytes - empty == pytest.approx(size * 2)
+
+
+@pytest.mark.parametrize(("n_parameters", "products"), [(14, 16), (5, 7), (0, 16)])
+def test_memory_has_room_for_the_matrices_of_one_angle(n_parameters, products):
+    one, exact = 2000**2 * 8, predict(2000, 1, n_parameters).memory_bytes
+    rest = predict(0, 0, n_parameters).memory_bytes + 1.5 * one
+    assert exact - rest == pytest.approx((2 * products + 4) * one)
+    three = predict(2000, 3, n_parameters).memory_bytes
+    assert three - exact == pytest.approx(2 * 1.5 * one)
+
+
+def test_matrices_are_multiplied_for_as_many_frames_as_memory_is_predicted_for():
+    assert cost._EXACT_FRAMES == _score_noise._EXACT_FRAMES

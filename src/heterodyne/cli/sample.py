@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from heterodyne._cores import use_one_blas_thread
 from heterodyne._errors import ConfigError
 from heterodyne.cli import _batch, _output, _run
 from heterodyne.cli._options import Force, Json, Quiet, RunFile, Settings
@@ -29,7 +30,11 @@ def command(
     force: Force = False,
     workers: Annotated[
         int | None,
-        typer.Option("--workers", min=1, help="Processes that share the members of a batch."),
+        typer.Option(
+            "--workers",
+            min=1,
+            help="Processes that share the members of a batch, or the shards of a run.",
+        ),
     ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -39,6 +44,7 @@ def command(
     Fits first, then draws, and writes all results into the run folder. A run file of several
     files or q is a batch: each member gets a run folder, and a summary lies beside them.
     """
+    use_one_blas_thread()
     from heterodyne.data.batch import is_batch
     from heterodyne.data.run_data import read_run_data
     from heterodyne.io.run_folder import RunFolder
@@ -50,11 +56,7 @@ def command(
         _batch.sample(config, **asked, as_json=as_json, quiet=quiet)
         return
     if workers is not None:
-        raise ConfigError(
-            "this is one run, and processes share the runs of a batch",
-            where="--workers",
-            remedy="Leave it out; a batch names several files or q",
-        )
+        _check_divided(config)
     if resume:
         RunFolder.open(config.output.directory)
     data = read_run_data(config)
@@ -63,7 +65,7 @@ def command(
         from heterodyne.cli._transport import transport_of
         from heterodyne.optimization.cmc import _pipeline
 
-        transport = transport_of(config, folder, on_event)
+        transport = transport_of(config, folder, on_event, workers)
         done = _pipeline.run(config, data, folder, on_event, resume=resume, transport=transport)
     report = write_report(folder.path)
     folder.remove_checkpoints()
@@ -93,6 +95,24 @@ def _check(run: Path, config: RunConfig, *, force: bool, resume: bool) -> None:
             "--force starts anew and --resume goes on",
             where="sample",
             remedy="Give one of them",
+        )
+
+
+def _check_divided(config: RunConfig) -> None:
+    """Refuse processes for a run that has nothing to share.
+
+    Raises:
+        ConfigError: The run is not divided into shards.
+    """
+    from heterodyne.optimization.cmc._divide import asks_for_shards
+
+    if not asks_for_shards(config.cmc_config()):
+        raise ConfigError(
+            "this is one run over all pairs, and processes share the shards of a run or the runs "
+            "of a batch",
+            where="--workers",
+            remedy="Leave it out, or divide the pairs with --set "
+            "optimization.cmc.sharding.num_shards=8",
         )
 
 

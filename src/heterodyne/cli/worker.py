@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from heterodyne._cores import use_one_blas_thread
 from heterodyne._errors import ConfigError
 from heterodyne.cli import _output
 from heterodyne.cli._options import Json, Quiet
@@ -62,6 +63,7 @@ def command(
     sees the folder of the run. The largest task is taken first. A worker that dies loses its task
     to another; SIGTERM stops it at the next checkpoint, and its task is free at once.
     """
+    use_one_blas_thread()
     if stop_before and walltime is None:
         raise ConfigError(
             "--stop-before needs to know when the job ends",

@@ -274,7 +274,7 @@ class NlsqSettings(RunSection):
     seed: Annotated[int, described("Seed of the start points", ge=0, le=2**32 - 1)] = 0
 
 
-EngineName = Literal["auto", "nuts", "importance"]
+EngineName = Literal["auto", "nuts", "importance", "ensemble"]
 
 
 class Optimization(RunSection):
@@ -287,7 +287,8 @@ class Optimization(RunSection):
     engine: Annotated[
         EngineName,
         described(
-            "What draws; auto: importance sampling where its weights are good, NUTS elsewhere"
+            "What draws; auto: importance sampling where its weights are good, elsewhere "
+            "ensemble sampling, or NUTS for many pairs"
         ),
     ] = "auto"
     nlsq: NlsqSettings = _section(NlsqSettings, "The least-squares fit")

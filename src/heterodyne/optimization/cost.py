@@ -44,8 +44,14 @@ _BYTES = 8
 _READER_COPIES = 1
 # Frames to which the search averages more.
 _SEARCHED_FRAMES = 256
-# Of a process that has compiled fit and sampler.
-_BASE_BYTES = 1100 * 2**20
+# Of a process that has compiled fit and sampler; measured by benchmarks/memory.py.
+_BASE_BYTES = 1050 * 2**20
+# Frames up to which the noise of the score is that of products of matrices; _score_noise has it.
+_EXACT_FRAMES = 2000
+# Matrices meanwhile: each product twice, as they are stacked, and those that products are of.
+_STACKED, _FACTORS = 2, 4
+# Physics parameters where their number does not matter to the caller.
+_MOST_PARAMETERS = 14
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,7 @@ class Cost:
 
     Attributes:
         n_pairs: Unique pairs of all angles.
-        memory_bytes: Peak memory of the process.
+        memory_bytes: Peak memory of the process, where errors are those of speckles.
         fit_s: Time of the least-squares fit, compilation included.
         sampling_s: Time of the draws.
     """
@@ -82,7 +88,7 @@ def predict(
         n_frames: Number of frames of the window, N.
         n_angles: Number of matrices.
         n_parameters: Number of varying physics parameters; the search takes longer the
-            more there are.
+            more there are. 0 leaves out the search, and counts all of them for memory.
         n_chains: Number of chains; 0 for a fit alone.
         max_draws: Largest number of draws of a chain, warm-up included.
         weighted: Whether every pair has a weight of its own.
@@ -104,10 +110,19 @@ def predict(
         step = rates.point_s + rates.point_s_per_pair * pairs
     return Cost(
         n_pairs=pairs,
-        memory_bytes=_BASE_BYTES + blocks + reading,
+        memory_bytes=_BASE_BYTES + blocks + reading + _score_bytes(n_frames, n_parameters),
         fit_s=rates.compile_s + search + polish,
         sampling_s=rates.passes * work * step,
     )
+
+
+def _score_bytes(n_frames: int, n_parameters: int) -> float:
+    """Memory of the matrices that tell the noise of the score, of one angle after the other."""
+    if n_frames > _EXACT_FRAMES:
+        return 0.0
+    # A product for each parameter, contrast and offset.
+    products = (n_parameters or _MOST_PARAMETERS) + 2
+    return float(n_frames**2 * _BYTES * (_STACKED * products + _FACTORS))
 
 
 def duration(seconds: float) -> str:

@@ -92,12 +92,15 @@ def _how_it_works(s: Mapping[str, Any]) -> Iterator[str]:
 def _sampler_facts(s: Mapping[str, Any]) -> list[tuple[str, object]]:
     size = None
     if known(s.get("chains")) and known(s.get("draws")):
-        what = "groups" if known(s.get("points")) else "chains"
+        groups = known(s.get("points")) or known(s.get("walkers"))
+        what = "groups" if groups else "chains"
         size = f"{count(s['chains'])} {what} of {count(s['draws'])} draws"
         if known(s.get("warmup")):
             size += f" after {count(s['warmup'])} warm-up steps"
         if known(s.get("points")):
             size += f" from {count(s['points'])} weighted points"
+        if known(s.get("walkers")):
+            size += f" from {count(s['steps'])} steps of {count(s['walkers'])} walkers"
     return [
         ("Engine", s.get("engine")),
         ("Length", size),
@@ -106,6 +109,7 @@ def _sampler_facts(s: Mapping[str, Any]) -> list[tuple[str, object]]:
         ("Gradients per draw", _if_known(s.get("gradients_per_draw"), significant)),
         ("Step size", _if_known(s.get("step_size"), significant)),
         ("Acceptance", _if_known(s.get("acceptance"), percent)),
+        ("Acceptance of jumps", _if_known(s.get("acceptance_of_jumps"), percent)),
         ("Longest trajectory", _if_known(s.get("longest_trajectory"), _gradients)),
     ]
 

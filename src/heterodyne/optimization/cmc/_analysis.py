@@ -146,7 +146,7 @@ def analyse(
         config: Settings of the draws.
         noise: What is known about the noise.
         engine: What draws; ``auto`` takes importance sampling where its weights are good,
-            and NUTS elsewhere.
+            elsewhere ensemble sampling, or NUTS for many pairs.
         sharding: How to divide the pairs for the likelihood of independent errors; None
             samples all at once.
         elsewhere: Where shards are drawn; None draws them here, one after the other.
@@ -209,12 +209,18 @@ def _judged(
             noise,
             other_minima=result.modes,
             reduced_chi_square=result.reduced_chi_square,
-            covered=COMPETING if corrected is None and plain.draws.engine == "importance" else 0.0,
+            covered=_covered(plain, corrected),
             combination=combination,
         ),
         seconds=0.0,
         combination=combination,
     )
+
+
+def _covered(plain: Sampled, corrected: Sampled | None) -> float:
+    """Excess of chi-square up to which other modes of the fit are among the draws."""
+    several = plain.draws.engine in {"importance", "ensemble"}
+    return COMPETING if corrected is None and several else 0.0
 
 
 def estimate_noise(fit: Fit, c2: StoredArray, noise: NoiseSettings) -> SpeckleNoise:

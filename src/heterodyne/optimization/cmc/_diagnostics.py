@@ -182,6 +182,17 @@ def diagnose(
     return Diagnosis(r_hat, bulk, tail, bfmi(energy), int(np.sum(diverging)), energy.size)
 
 
+def diagnose_walks(values: Mapping[str, FloatArray]) -> Diagnosis:
+    """Measure convergence of chains without trajectories.
+
+    Args:
+        values: Draws by name, shape (chains, draws) each.
+    """
+    found = {name: _NONE if _constant(x) else _of_one(x) for name, x in values.items()}
+    r_hat, bulk, tail = ({name: x[k] for name, x in found.items()} for k in range(3))
+    return Diagnosis(r_hat, bulk, tail, (), 0, next(iter(values.values())).size)
+
+
 def diagnose_weighted(
     values: Mapping[str, FloatArray], points: Mapping[str, FloatArray], proposals: Proposals
 ) -> Diagnosis:

@@ -73,6 +73,23 @@ class Proposals:
 
 
 @dataclass(frozen=True)
+class Walks:
+    """What ensemble sampling recorded.
+
+    Attributes:
+        n_walkers: Number of walkers in all groups.
+        n_steps: Steps of each walker after adaptation.
+        n_powers: Powers of the likelihood between prior and posterior.
+        acceptance: Share of accepted steps along differences, and of draws from the mixture.
+    """
+
+    n_walkers: int
+    n_steps: int
+    n_powers: int
+    acceptance: tuple[float, float]
+
+
+@dataclass(frozen=True)
 class Draws:
     """Draws from the posterior, leading axes (chain, draw).
 
@@ -81,16 +98,20 @@ class Draws:
         log_density: Log density of the coordinates, up to a constant.
         trajectories: What NUTS recorded; None for another engine.
         proposals: What importance sampling drew from; None for another engine.
+        walks: What ensemble sampling recorded; None for another engine.
     """
 
     y: FloatArray
     log_density: FloatArray
     trajectories: Trajectories | None = None
     proposals: Proposals | None = None
+    walks: Walks | None = None
 
     @property
     def engine(self) -> str:
         """Name of the engine."""
+        if self.walks is not None:
+            return "ensemble"
         if self.proposals is None:
             return "nuts"
         return "consensus" if self.proposals.combined else "importance"

@@ -12,9 +12,8 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,14 +21,13 @@ from arviz_stats.base.array import array_stats
 from scipy.linalg import solve_triangular
 from scipy.special import logsumexp
 
-from heterodyne._cores import usable_cores
 from heterodyne._events import Progress
 from heterodyne._typing import FloatArray, IntArray
 from heterodyne.core._jax import jnp
 from heterodyne.core.ahead import compile_ahead
 from heterodyne.optimization.cmc._draws import Draws, Proposals
 from heterodyne.optimization.cmc._frame import Frame
-from heterodyne.optimization.cmc._linear import complete, n_drawn, narrowed
+from heterodyne.optimization.cmc._linear import PART, complete, complete_all, n_drawn, narrowed
 from heterodyne.optimization.cmc._mixture import (
     Component,
     Round,
@@ -48,7 +46,6 @@ _BLOCK = 1024
 # and too few to be judged.
 _ENDS = tuple(_BLOCK * k for k in (1, 2, *range(4, 52, 4)))
 _JUDGED = _ENDS[2]
-_PART = 256
 # Draws of each group.
 _PICKED = 1000
 # Points of equal weight, over the number of coordinates, that moments are taken from.
@@ -123,18 +120,9 @@ class ImportanceSampler:
         z = draw_mixture(self._rounds_until(state)[-1].mixture, rng, _BLOCK)
         normal = rng.normal(size=(_BLOCK, n_drawn(self.posterior)))
         points = np.asarray(self._frames[0].place(jnp.asarray(z)))
-        run = partial(
-            complete, target=self.target, centre=self.frames[0].centre, posterior=self.posterior
-        )
-
-        def part(k: int) -> tuple[FloatArray, ...]:
-            chosen = slice(k, k + _PART)
-            found = run(jnp.asarray(points[chosen]), jnp.asarray(normal[chosen]))
-            return tuple(np.asarray(column) for column in found)
-
-        with ThreadPoolExecutor(usable_cores()) as pool:
-            parts = list(pool.map(part, range(0, _BLOCK, _PART)))
-        new = ImportanceState(z, *(np.concatenate(c) for c in zip(*parts, strict=True)))
+        centre = self.frames[0].centre
+        found = complete_all(points, normal, self.target, centre, self.posterior)
+        new = ImportanceState(z, *found)
         return ImportanceState(*(np.concatenate(c) for c in zip(state, new, strict=True)))
 
     def looked_at(self, state: ImportanceState) -> bool:
@@ -228,7 +216,7 @@ def compile_weights(posterior: Posterior, target: Target) -> None:
         target: As it will be given.
     """
     d, k = posterior.size, n_drawn(posterior)
-    points, normal = jnp.zeros((_PART, d - k)), jnp.zeros((_PART, k))
+    points, normal = jnp.zeros((PART, d - k)), jnp.zeros((PART, k))
     compile_ahead(complete, points, normal, target=target, centre=jnp.zeros(d), posterior=posterior)
 
 

@@ -12,12 +12,14 @@ not know where f0 varies too, is drawn from its prior along the ridge of both.
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
-from heterodyne._typing import IntArray, JaxArray
+from heterodyne._cores import usable_cores
+from heterodyne._typing import FloatArray, IntArray, JaxArray
 from heterodyne.core._jax import jax, jnp
 from heterodyne.core.likelihood import sums
 from heterodyne.optimization.cmc._frame import Frame
@@ -27,6 +29,8 @@ from heterodyne.optimization.posterior import Posterior, Unknowns
 from heterodyne.optimization.prior import LogPrior
 
 _BATCH = 8
+# Points of one call of the compiled code.
+PART = 256
 
 
 class Completed(NamedTuple):
@@ -90,6 +94,38 @@ def complete(
         return _complete(*part, target, centre, posterior)
 
     return jax.lax.map(one, (points, normal), batch_size=_BATCH)
+
+
+def complete_all(
+    points: FloatArray, normal: FloatArray, target: Target, centre: JaxArray, posterior: Posterior
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Draw contrast, offset and f2 at any number of points, on all cores.
+
+    Args:
+        points: As for ``complete``.
+        normal: Likewise.
+        target: Likewise.
+        centre: Likewise.
+        posterior: Likewise.
+
+    Returns:
+        The fields of ``Completed``, with n as the leading axis.
+    """
+    n = len(points)
+    rows = np.minimum(np.arange(-(-n // PART) * PART), n - 1).reshape(-1, PART)
+    run = partial(complete, target=target, centre=centre, posterior=posterior)
+
+    def part(chosen: IntArray) -> tuple[FloatArray, ...]:
+        found = run(jnp.asarray(points[chosen]), jnp.asarray(normal[chosen]))
+        return tuple(np.asarray(column) for column in found)
+
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        y, log_density, log_integrated = zip(*pool.map(part, rows), strict=True)
+    return (
+        np.concatenate(y)[:n],
+        np.concatenate(log_density)[:n],
+        np.concatenate(log_integrated)[:n],
+    )
 
 
 class _Parabola(NamedTuple):

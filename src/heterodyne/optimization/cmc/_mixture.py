@@ -34,6 +34,9 @@ _FITTED, _ITERATIONS = 2500, 8
 _LOCAL = 0.6
 # Added to correlation matrices.
 _ROUNDING = 1e-9
+# What a covariance of few points is pulled to counts like so many, over the number of
+# coordinates, and how many a component needs in all.
+_PULL, _FEWEST, _ALONE = 2.0, 2.0, 0.01
 # A component of a smaller share is dropped.
 _LEAST_COMPONENT = 1e-3
 
@@ -159,6 +162,33 @@ def _bent(
     ]
 
 
+def fitted(x: FloatArray, count: int, rng: np.random.Generator) -> Mixture:
+    """Fit a mixture to points of equal weight.
+
+    Args:
+        x: Points, shape (n, d).
+        count: Most components.
+        rng: Random numbers for the start of the fit.
+    """
+    d = x.shape[1]
+    wide = Component(1.0, x.mean(axis=0), np.diag(x.std(axis=0)), _BENT[2])
+    centre, factor = moments(x, np.full(len(x), 1.0 / len(x)), wide)
+    core = Component(1.0, centre, factor, _BENT[2])
+    white, start = core.whitened(x), np.sqrt(_LOCAL) * np.eye(d)
+    found = [Component(1.0 / count, c, start, _BENT[2]) for c in _spread_out(white, count, rng)]
+    for _ in range(2 * _ITERATIONS):
+        # Modes may be narrower than all points together by orders.
+        found = _improved(white, found, 1.0, _ALONE)
+    return tuple(
+        c._replace(centre=centre + factor @ c.centre, factor=factor @ c.factor) for c in found
+    )
+
+
+def weighed(mixture: Mixture, share: float) -> Mixture:
+    """Return a mixture as a part of another one."""
+    return tuple(c._replace(share=share * c.share) for c in mixture)
+
+
 def _spread_out(x: FloatArray, count: int, rng: np.random.Generator) -> list[FloatArray]:
     """Pick points far from each other (k-means++)."""
     chosen = [x[rng.integers(len(x))]]
@@ -168,13 +198,17 @@ def _spread_out(x: FloatArray, count: int, rng: np.random.Generator) -> list[Flo
     return chosen
 
 
-def _improved(x: FloatArray, components: list[Component], copies: float) -> list[Component]:
+def _improved(
+    x: FloatArray, components: list[Component], copies: float, pull_in: float = _PULL
+) -> list[Component]:
     """One step of expectation maximisation for Student t distributions.
 
     Args:
         x: Points whose covariance is the unit matrix, shape (n, d).
         components: The components before.
         copies: How many points there are for one that tells something.
+        pull_in: How many points, over d, a fraction of that unit matrix counts like in each
+            covariance.
     """
     d = x.shape[1]
     distances = [c.squared_distance(x) for c in components]
@@ -183,14 +217,13 @@ def _improved(x: FloatArray, components: list[Component], copies: float) -> list
     parts = np.exp(log_parts - logsumexp(log_parts, axis=0))
     found = []
     for c, part, distance in zip(components, parts, distances, strict=True):
-        share = part.mean()
-        if share < _LEAST_COMPONENT:
+        share, known = part.mean(), kish(part) / copies
+        if share < _LEAST_COMPONENT or known < d * (_FEWEST - pull_in):
             continue
         pull = part * (c.degrees + d) / (c.degrees + distance)
         centre = pull @ x / pull.sum()
         moved = (x - centre) * np.sqrt(pull)[:, None]
-        known = kish(part) / copies
-        trust = known / (known + 2.0 * d)
+        trust = known / (known + pull_in * d)
         covariance = trust * moved.T @ moved / part.sum() + (1.0 - trust) * _LOCAL * np.eye(d)
         found.append(Component(float(share), centre, np.linalg.cholesky(covariance), c.degrees))
     total = sum(c.share for c in found)

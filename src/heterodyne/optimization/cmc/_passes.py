@@ -14,10 +14,12 @@ from heterodyne.optimization.cmc._diagnostics import (
     THRESHOLDS,
     Diagnosis,
     diagnose,
+    diagnose_walks,
     diagnose_weighted,
 )
-from heterodyne.optimization.cmc._draws import Draws
+from heterodyne.optimization.cmc._draws import Draws, Proposals
 from heterodyne.optimization.cmc._engine import Engine, drive
+from heterodyne.optimization.cmc._ensemble import EnsembleSampler
 from heterodyne.optimization.cmc._frame import (
     Frame,
     competing_frames,
@@ -37,6 +39,9 @@ S = TypeVar("S")
 PLAIN, CORRECTED = "plain", "corrected"
 # Stages of adaptation that NUTS needs from a frame of weighted points.
 _REFINED_STAGES = 1
+# Most pairs for ensemble sampling; with more, gradients pay.
+_MOST_PAIRS = 500_000
+_ENSEMBLE, _NUTS = "ensemble sampling", "NUTS"
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ class Drawing:
         derived: Quantities at reference times.
         schedule: How much to sample.
         engine: What draws; ``auto`` takes importance sampling where its weights are good,
-            and NUTS elsewhere.
+            elsewhere ensemble sampling, or NUTS for many pairs.
         keeper: Where states are kept.
         on_event: Receives the progress.
     """
@@ -89,7 +94,7 @@ class Drawing:
     on_event: EventSink
 
     def sample(self, name: str, target: Target, frames: tuple[Frame, ...]) -> Sampled:
-        """Draw with the engine of the run, importance sampling before NUTS.
+        """Draw with the engine of the run, importance sampling before any other.
 
         Args:
             name: Name of the pass in messages and of its kept states.
@@ -99,10 +104,15 @@ class Drawing:
         plan, frame = self.schedule, frames[0]
         if self.engine != "nuts":
             found = self._weighed(name, target, frames)
-            if self.engine == "importance" or found.diagnosis.mixed(THRESHOLDS):
+            enough = self.engine == "auto" and found.diagnosis.mixed(THRESHOLDS)
+            if self.engine == "importance" or enough:
                 return found
-            self.on_event(Message(_handed_over(name, found.diagnosis)))
             assert found.draws.proposals is not None
+            if self.engine == "ensemble" or _affordable(target):
+                if self.engine == "auto":
+                    self.on_event(Message(_handed_over(name, found.diagnosis, _ENSEMBLE)))
+                return self._walked(name, target, found.draws.proposals)
+            self.on_event(Message(_handed_over(name, found.diagnosis, _NUTS)))
             refined = weighted_frame(found.draws.proposals, frame)
             if refined is not None:
                 frame, plan = refined, replace(plan, n_stages=min(plan.n_stages, _REFINED_STAGES))
@@ -119,6 +129,18 @@ class Drawing:
             stage=f"{name} weights",
         )
         return self._driven(name, weigh, weigh.start)
+
+    def _walked(self, name: str, target: Target, points: Proposals) -> Sampled:
+        walk = EnsembleSampler(
+            self.posterior,
+            target,
+            points,
+            self.schedule.seed,
+            n_groups=max(2, self.schedule.n_chains),
+            n_steps=self.schedule.n_draws,
+            stage=f"{name} draws",
+        )
+        return self._driven(name, walk, walk.start)
 
     def _driven(self, name: str, engine: Engine[S], start: Callable[[], S]) -> Sampled:
         key = state_key(name, engine.name)
@@ -143,10 +165,11 @@ class Drawing:
         """Name draws of the coordinates and measure their convergence."""
         quantities = Quantities.of(self.posterior, draws.y, self.derived)
         values = quantities.all() | {"log density": draws.log_density}
-        if draws.proposals is None:
-            assert draws.trajectories is not None
+        if draws.trajectories is not None:
             walks = draws.trajectories
             return Sampled(draws, quantities, diagnose(values, walks.energy, walks.diverging))
+        if draws.proposals is None:
+            return Sampled(draws, quantities, diagnose_walks(values))
         seen = draws.proposals
         of_points = Quantities.of(self.posterior, seen.y[None], self.derived).all()
         points = {name: x[0] for name, x in of_points.items()} | {"log density": seen.log_density}
@@ -204,8 +227,13 @@ def state_key(name: str, engine: str) -> str:
     return f"{name}_{engine}"
 
 
-def _handed_over(name: str, d: Diagnosis) -> str:
+def _affordable(target: Target) -> bool:
+    """Whether ensemble sampling, which evaluates the density a million times, takes minutes."""
+    return target.normal is not None or int(target.data.n_pairs.sum()) <= _MOST_PAIRS
+
+
+def _handed_over(name: str, d: Diagnosis, to: str) -> str:
     return (
         f"{name.capitalize()} draws: importance sampling is not good enough here (Pareto k-hat "
-        f"{d.k_hat:.2f}, worth {d.kish:.0f} independent draws), so NUTS takes over."
+        f"{d.k_hat:.2f}, worth {d.kish:.0f} independent draws), so {to} takes over."
     )

@@ -23,7 +23,8 @@ from heterodyne.optimization.cmc._analysis import (
     analyse,
     compile_analysis,
 )
-from heterodyne.optimization.cmc._divide import divided
+from heterodyne.optimization.cmc._divide import asks_for_shards, divided
+from heterodyne.optimization.cmc._shard_plan import compile_shards
 from heterodyne.optimization.cmc._shard_store import run_keeper
 from heterodyne.optimization.cmc._shard_task import Elsewhere, Transport, rules_of
 from heterodyne.optimization.cmc._verdict import Verdict
@@ -104,12 +105,11 @@ def run(
 
 def _prepare(config: RunConfig, problem: Problem) -> None:
     """Have code compiled while the data are fitted."""
-    compile_analysis(
-        problem,
-        config.cmc_config(),
-        engine=config.optimization.engine,
-        fit=NLSQConfig.of(config.optimization.nlsq),
-    )
+    settings, engine = config.cmc_config(), config.optimization.engine
+    compile_analysis(problem, settings, engine=engine, fit=NLSQConfig.of(config.optimization.nlsq))
+    # The nodes of a cluster keep compiled code of their own.
+    if asks_for_shards(settings) and engine != "nuts" and config.cluster is None:
+        compile_shards(problem)
 
 
 def _analysed(

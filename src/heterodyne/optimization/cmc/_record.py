@@ -16,7 +16,7 @@ from heterodyne.core.packing import add_by_lag, over_weights
 from heterodyne.data import TwoTimeData
 from heterodyne.optimization.cmc._analysis import Analysis
 from heterodyne.optimization.cmc._diagnostics import THRESHOLDS
-from heterodyne.optimization.cmc._draws import Draws, Trajectories
+from heterodyne.optimization.cmc._draws import Draws, Trajectories, Walks
 from heterodyne.optimization.cmc._groups import CONVERGED, VERDICT
 from heterodyne.optimization.cmc._quantities import curve_bands
 from heterodyne.optimization.nlsq.core import Fit
@@ -128,7 +128,9 @@ def _sampler_health(analysis: Analysis, fit_seconds: float) -> dict[str, Any]:
     if d.bfmi:
         found |= {"divergences": d.divergences, "bfmi_min": d.worst_bfmi}
     if draws.trajectories is not None:
-        found |= _walks(draws.trajectories)
+        found |= _trajectories(draws.trajectories)
+    if draws.walks is not None:
+        found |= _walks(draws.walks)
     return found
 
 
@@ -140,7 +142,18 @@ def _engines(analysis: Analysis) -> str:
     return f"{plain.engine} (plain), {corrected.engine} (corrected)"
 
 
-def _walks(t: Trajectories) -> dict[str, Any]:
+def _walks(w: Walks) -> dict[str, Any]:
+    along, jumps = w.acceptance
+    return {
+        "walkers": w.n_walkers,
+        "steps": w.n_steps,
+        "powers": w.n_powers,
+        "acceptance": along,
+        "acceptance_of_jumps": jumps,
+    }
+
+
+def _trajectories(t: Trajectories) -> dict[str, Any]:
     return {
         "warmup": t.warmup_steps,
         "gradients_per_draw": float(t.n_gradients.mean()),

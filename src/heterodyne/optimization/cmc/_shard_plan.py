@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,11 +15,16 @@ from heterodyne.core._jax import jax, jnp
 from heterodyne.core.likelihood import PairData
 from heterodyne.optimization.cmc._assign import Sharding, assigned, shard_of
 from heterodyne.optimization.cmc._frame import Frame
+from heterodyne.optimization.cmc._linear import PART, complete, n_drawn
 from heterodyne.optimization.cmc._nuts import Target
 from heterodyne.optimization.cmc._passes import Drawing, Keeper, Passes, Sampled
 from heterodyne.optimization.cmc._sampler import Schedule
 from heterodyne.optimization.derived import Derived
 from heterodyne.optimization.posterior import Posterior
+from heterodyne.optimization.problem import Problem
+
+# Beside the thread that compiles what comes before the shards.
+_COMPILER = ThreadPoolExecutor(1, thread_name_prefix="shard compiler")
 
 
 @dataclass(frozen=True)
@@ -106,3 +112,30 @@ class ShardPlan:
         shard = shard_of(self.data, c2, labels, number)
         target = Target(shard, jnp.asarray(self.scale), None, self.weight)
         return drawing.sample(f"shard{number + 1}", target, self.frames)
+
+
+def compile_shards(problem: Problem) -> Future[None]:
+    """Have the code that weighs points of a shard compiled and kept, in the background.
+
+    Workers then find it, and need not compile it once more each.
+
+    Args:
+        problem: What is going to be fitted, and then divided.
+
+    Returns:
+        When the code is ready.
+    """
+    posterior = Posterior(problem.coordinates, problem.scaling)
+    # Only shapes matter: pairs of a shard have weights.
+    data = problem.data._replace(weights=problem.data.blocks)
+    target = Target(data, jnp.asarray(1.0), None, 1.0)
+    d, k = posterior.size, n_drawn(posterior)
+    points, normal = jnp.zeros((PART, d - k)), jnp.zeros((PART, k))
+
+    def compiled() -> None:
+        call = complete.lower(
+            points, normal, target=target, centre=jnp.zeros(d), posterior=posterior
+        )
+        call.compile()
+
+    return _COMPILER.submit(compiled)

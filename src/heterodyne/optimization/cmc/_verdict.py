@@ -207,7 +207,7 @@ def _remedies(d: Diagnosis, limits: Thresholds, combination: Combination | None)
     if not d.well_weighted(limits) and combination is not None:
         yield "Sample all pairs in one pass (enable: never), or divide them into fewer shards."
     elif not d.well_weighted(limits):
-        yield "Set optimization.engine to auto or nuts: importance sampling is not enough here."
+        yield "Set optimization.engine to auto: importance sampling is not enough here."
     elif not d.mixed(limits):
         yield (
             "Raise num_samples in optimization.cmc.per_shard_mcmc; if R-hat stays above "

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from heterodyne._cores import usable_cores
+from heterodyne._cores import ONE_BLAS_THREAD, usable_cores
 from heterodyne._errors import ConfigError
 from heterodyne.config._cluster import Cluster
 from heterodyne.config._job_text import PATH, check_text
@@ -83,13 +83,14 @@ def worker_script(cluster: Cluster, work: Path, programs: Path) -> str:
         programs: Folder of Python and Parsl's programs, on the nodes as well.
     """
     compiled = shlex.quote(str(work / _COMPILED))
+    threads = dict.fromkeys(THREADS, f"{cluster.cores_per_worker}") | ONE_BLAS_THREAD
     workers = n_workers(cluster)
     cores = None if workers is None else workers * cluster.cores_per_worker
     return "\n".join([
         "#!/bin/bash",
         f"cd {shlex.quote(str(work / LOGS))} || exit 1",
         f'export PATH={shlex.quote(str(programs))}:"$PATH"',
-        *(f"export {name}={cluster.cores_per_worker}" for name in THREADS),
+        *(f"export {name}={value}" for name, value in threads.items()),
         'export JAX_PLATFORMS="${JAX_PLATFORMS:-cpu}"',
         f'export JAX_COMPILATION_CACHE_DIR="${{JAX_COMPILATION_CACHE_DIR:-{compiled}}}"',
         *([] if cores is None else [f"export PARSL_CORES={cores}"]),

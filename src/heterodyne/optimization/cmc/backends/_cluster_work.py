@@ -13,7 +13,7 @@ from heterodyne._events import EventSink, Message
 from heterodyne.io._work_state import Status, Task
 from heterodyne.io.cluster_jobs import ClusterError
 from heterodyne.io.work_folder import WorkFolder
-from heterodyne.optimization.cmc.backends._local_work import _what_is_left
+from heterodyne.optimization.cmc.backends._local_work import what_is_left
 from heterodyne.optimization.cmc.backends._schedule import longest_first
 
 _TICK_S, _LOOK_S = 1.0, 5.0
@@ -85,7 +85,7 @@ class ClusterWork:
         if len(left) == before and self._reasons and not self._work.cancelled:
             name, reason = next(iter(self._reasons.items()))
             raise ClusterError(f"no task can be done; {name}: {reason}", where=self._work.path)
-        on_event(Message(_what_is_left(self._work, left, self._reasons), "warning"))
+        on_event(Message(what_is_left(self._work, left, self._reasons), "warning"))
 
     def _left(self) -> list[str]:
         return [task.name for task in self._work.unsettled() if task.name in self._rank]

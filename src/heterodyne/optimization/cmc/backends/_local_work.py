@@ -83,12 +83,12 @@ def run_tasks(
     """
     work = WorkFolder.open(folder)
     names = {task.name for task in tasks}
-    with _Watch(work, names, on_event), _workers_stopped_first():
+    with Watch(work, names, on_event), _workers_stopped_first():
         reasons = _rounds(partial(_round, perform, folder, work, settings), work, names)
     work.tidy()
     left = [task.name for task in work.unsettled() if task.name in names]
     if left:
-        on_event(Message(_what_is_left(work, left, reasons), "warning"))
+        on_event(Message(what_is_left(work, left, reasons), "warning"))
 
 
 def _rounds(
@@ -171,7 +171,14 @@ def _settle(work: WorkFolder, name: str, outcome: Outcome) -> None:
         work.log(name, "settled", problem=outcome.problem)
 
 
-def _what_is_left(work: WorkFolder, left: Sequence[str], reasons: dict[str, str]) -> str:
+def what_is_left(work: WorkFolder, left: Sequence[str], reasons: dict[str, str]) -> str:
+    """Say which tasks have no result, and why.
+
+    Args:
+        work: The folder of work.
+        left: Names of these tasks.
+        reasons: What is known of why, by name.
+    """
     why = [f"{name}: {reasons[name]}" for name in left if name in reasons]
     if work.cancelled:
         why = ["the work was cancelled"]
@@ -179,8 +186,14 @@ def _what_is_left(work: WorkFolder, left: Sequence[str], reasons: dict[str, str]
     return f"{text}. {'; '.join(why)}" if why else text
 
 
-class _Watch:
-    """A thread that reports what the folder tells while the block runs."""
+class Watch:
+    """A thread that reports what the folder tells while the block runs.
+
+    Args:
+        work: The folder of work.
+        names: Names of the tasks that count.
+        on_event: Receives progress and messages, in the thread.
+    """
 
     def __init__(self, work: WorkFolder, names: set[str], on_event: EventSink) -> None:
         self._work, self._names, self._on_event = work, names, on_event

@@ -20,13 +20,14 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
+from heterodyne._cores import ONE_BLAS_THREAD
 from heterodyne._log import get_logger
 from heterodyne.optimization.cmc.backends._pickling import pickled
 
 _LOG = get_logger(__name__)
 _ROOT = "heterodyne"
 _BEAT = 5.0
-_THREADS = ("NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_THREADS = ("NPROC", "OMP_NUM_THREADS")
 # Where JAX keeps compiled code, and how long compiling must take to be kept.
 _COMPILED = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
 # Environment changes for the moment of a start, which must not overlap.
@@ -70,7 +71,7 @@ class Job:
         work: Called with each task and the arguments; a function of a module.
         arguments: Keyword arguments of ``work`` and ``setup``.
         setup: Called once with the number of the worker and the arguments; None for nothing.
-        threads: Threads that the libraries of a worker may use.
+        threads: Threads of JAX in a worker; BLAS has one.
         beat: Seconds between signs of life.
     """
 
@@ -221,7 +222,7 @@ def _environment(threads: int) -> Iterator[None]:
     """Set what libraries read when a process loads them."""
     from heterodyne.core._jax import jax
 
-    changes = dict.fromkeys(_THREADS, str(threads)) | {"JAX_PLATFORMS": "cpu"}
+    changes = dict.fromkeys(_THREADS, str(threads)) | ONE_BLAS_THREAD | {"JAX_PLATFORMS": "cpu"}
     for name in _COMPILED:
         value = jax.config.values.get(name)
         if value is not None:

@@ -41,7 +41,7 @@ from heterodyne.optimization.cmc.backends._cluster_script import (
     write_worker_script,
 )
 from heterodyne.optimization.cmc.backends._cluster_work import ClusterWork
-from heterodyne.optimization.cmc.backends._local_work import Perform, _Watch
+from heterodyne.optimization.cmc.backends._local_work import Perform, Watch
 
 if TYPE_CHECKING:
     from parsl.config import Config
@@ -92,7 +92,7 @@ def run_on_cluster(
     try:
         _free_old_jobs(work.path, on_event)
         gate = Gate(ClusterJobs(work.path, cluster.scheduler), work.path / LOGS)
-        watch = _Watch(work, {task.name for task in tasks}, gate.beside(on_event))
+        watch = Watch(work, {task.name for task in tasks}, gate.beside(on_event))
         with (
             only_into(work.path / LOGS / "parsl.log", "parsl"),
             watch,

@@ -1,0 +1,319 @@
+"""Ensemble sampling: many walkers from different starts, moved until their groups agree.
+
+Half of the groups start from weighted points of importance sampling around the modes of the
+fit, the others from populations that have come from the prior. The walkers then move along
+differences of earlier ones and to draws from a mixture that covers all of them, which lets
+them change between modes. Mixture and differences are adapted first and then stay, so that
+the chains are Markov chains of the posterior. Where groups of different starts agree, they
+have forgotten them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from heterodyne._events import Progress
+from heterodyne._typing import FloatArray
+from heterodyne.optimization.cmc._draws import Draws, Proposals, Walks
+from heterodyne.optimization.cmc._importance import picked
+from heterodyne.optimization.cmc._linear import searched
+from heterodyne.optimization.cmc._mixture import Component, Mixture, fitted, weighed
+from heterodyne.optimization.cmc._nuts import Target
+from heterodyne.optimization.cmc._tempering import broad, from_prior, tempered_step
+from heterodyne.optimization.cmc._walkers import (
+    Density,
+    Walkers,
+    accepted,
+    differences,
+    independent,
+)
+from heterodyne.optimization.posterior import Posterior
+
+# Walkers of a group, and of a population.
+_WALKERS, _POPULATION = 256, 512
+# Powers of the likelihood at which a population gives up.
+_MOST_POWERS = 150
+# Steps of a block, after how many of them walkers are kept, and blocks of adaptation.
+_BLOCK, _KEEP, _ADAPTED = 40, 8, 4
+# Blocks of draws after which to look at them.
+_LOOK = 2
+# Which steps draw from the mixture.
+_EVERY = 2
+_COMPONENTS, _FIRST_COMPONENTS = 24, 12
+_FITTED = 0.7
+_BROAD = 0.05
+# Points that stand for weighted ones.
+_PICKED = 2000
+# Most draws of each walker.
+_MOST_KEPT = 16
+
+
+class Packed(NamedTuple):
+    """The components of a mixture as arrays, components as the leading axis."""
+
+    share: FloatArray
+    centre: FloatArray
+    factor: FloatArray
+    degrees: FloatArray
+
+
+class EnsembleState(NamedTuple):
+    """Everything that decides how sampling goes on.
+
+    Attributes:
+        walkers: Populations until the power is 1, then groups.
+        power: Power of the likelihood that the walkers follow; above 1 for groups.
+        block: Number of blocks done, of all kinds.
+        started: Number of blocks when the groups started.
+        reference: Points whose differences are proposed, shape (r, m).
+        mixture: What independent proposals are drawn from.
+        first: The same of the mixture before adaptation, which stays as a part.
+        kept: Coordinates of all unknowns, shape (kept, n, d).
+        log_density: Log density of these, shape (kept, n).
+        accepted: Steps that were accepted and proposed, shape (2, 2): along differences and
+            from the mixture.
+    """
+
+    walkers: Walkers
+    power: float
+    block: int
+    started: int
+    reference: FloatArray
+    mixture: Packed
+    first: Packed
+    kept: FloatArray
+    log_density: FloatArray
+    accepted: FloatArray
+
+    @property
+    def in_groups(self) -> bool:
+        """Whether the populations have become groups."""
+        return self.power > 1.0
+
+    @property
+    def n_blocks(self) -> int:
+        """Blocks of draws after adaptation; negative during it."""
+        return self.block - self.started - _ADAPTED
+
+
+@dataclass(frozen=True)
+class EnsembleSampler:
+    """Ensemble sampling of one posterior.
+
+    Attributes:
+        posterior: Map and density.
+        target: What it is conditioned on.
+        points: Weighted points that half of the groups start from.
+        seed: Seed of all random numbers.
+        n_groups: Number of groups, which stand in for chains, at least 2.
+        n_steps: Largest number of steps of a walker after adaptation, up to whole looks.
+        stage: Name of the work in progress events.
+    """
+
+    posterior: Posterior
+    target: Target
+    points: Proposals
+    seed: int
+    n_groups: int = 4
+    n_steps: int = 800
+    stage: str = "draws"
+
+    @property
+    def name(self) -> str:
+        """Name of the engine."""
+        return "ensemble"
+
+    @cached_property
+    def _density(self) -> Density:
+        return Density(self.posterior, self.target)
+
+    @property
+    def _most_blocks(self) -> int:
+        return _LOOK * -(-self.n_steps // (_LOOK * _BLOCK))
+
+    @property
+    def _n_populations(self) -> int:
+        return self.n_groups // 2
+
+    def _rng(self, block: int) -> np.random.Generator:
+        return np.random.default_rng((self.seed, 3, block))
+
+    def start(self) -> EnsembleState:
+        """Return the state before the first power."""
+        count = self._n_populations * _POPULATION
+        walkers = from_prior(self._density, count, self._rng(0))
+        m, d = walkers.x.shape[1], walkers.y.shape[1]
+        return EnsembleState(
+            walkers,
+            power=0.0,
+            block=1,
+            started=0,
+            reference=np.empty((0, m)),
+            mixture=_as_arrays(()),
+            first=_as_arrays(()),
+            kept=np.empty((0, 0, d)),
+            log_density=np.empty((0, 0)),
+            accepted=np.zeros((2, 2)),
+        )
+
+    def advance(self, state: EnsembleState) -> EnsembleState:
+        """Raise the power of the likelihood once, or make a block of steps."""
+        rng = self._rng(state.block)
+        if state.in_groups:
+            return self._walked(state, rng)
+        if state.power < 1.0 and state.block < _MOST_POWERS:
+            walkers, power = tempered_step(
+                self._density, state.walkers, state.power, self._n_populations, rng
+            )
+            return state._replace(walkers=walkers, power=power, block=state.block + 1)
+        return self._grouped(state, rng)
+
+    def _grouped(self, state: EnsembleState, rng: np.random.Generator) -> EnsembleState:
+        """Put groups together from weighted points and populations."""
+        known, weights = self.points.y[:, searched(self.posterior)], self.points.weights
+        populations = np.split(state.walkers.x, self._n_populations)
+        of_points = picked(weights, self.n_groups - self._n_populations, _WALKERS, rng)
+        of_population = rng.permutation(_POPULATION)[:_WALKERS]
+        x = np.concatenate(
+            [*(known[rows] for rows in of_points), *(p[of_population] for p in populations)]
+        )
+        standing = known[picked(weights, 1, _PICKED, rng)[0]]
+        mixture = weighed(_covering(standing, _COMPONENTS, rng), 0.5)
+        for population in populations:
+            covering = _covering(population, _FIRST_COMPONENTS, rng)
+            mixture += weighed(covering, 0.5 / len(populations))
+        return state._replace(
+            walkers=self._density.at(x, rng),
+            power=np.inf,
+            block=state.block + 1,
+            started=state.block + 1,
+            reference=x,
+            mixture=_as_arrays(mixture),
+            first=_as_arrays(mixture),
+        )
+
+    def _walked(self, state: EnsembleState, rng: np.random.Generator) -> EnsembleState:
+        adapting = state.n_blocks < 0
+        walkers, mixture = state.walkers, _of_arrays(state.mixture)
+        counts, kept = np.zeros((2, 2)), []
+        for step in range(1, _BLOCK + 1):
+            kind = int(step % _EVERY == 0)
+            ratio: FloatArray | float = 0.0
+            if kind:
+                proposed, ratio = independent(walkers.x, mixture, rng)
+            else:
+                proposed = differences(walkers.x, state.reference, rng)
+            new = self._density.at(proposed, rng)
+            where = accepted(walkers, new, ratio, 1.0, rng)
+            walkers = walkers.changed(np.flatnonzero(where), new.at(where))
+            counts[kind] += where.sum(), where.size
+            if step % _KEEP == 0:
+                kept.append(walkers)
+        state = state._replace(walkers=walkers, block=state.block + 1)
+        return self._adapted(state, kept, rng) if adapting else _recorded(state, kept, counts)
+
+    def _adapted(
+        self, state: EnsembleState, kept: list[Walkers], rng: np.random.Generator
+    ) -> EnsembleState:
+        """Take differences and mixture from where walkers have been."""
+        x = np.concatenate([walkers.x for walkers in kept])
+        mixture = (
+            *weighed(_covering(x, _COMPONENTS, rng), _FITTED),
+            *weighed(_of_arrays(state.first), 1.0 - _FITTED),
+        )
+        return state._replace(reference=x, mixture=_as_arrays(mixture))
+
+    def looked_at(self, state: EnsembleState) -> bool:
+        """Whether there are draws of enough blocks to judge."""
+        return state.in_groups and state.n_blocks > 0 and state.n_blocks % _LOOK == 0
+
+    def finished(self, state: EnsembleState) -> bool:
+        """Whether all blocks are done."""
+        return state.in_groups and state.n_blocks >= self._most_blocks
+
+    def progress(self, state: EnsembleState) -> Progress:
+        """Say how many blocks are done, the powers of the likelihood left out."""
+        done = max(state.n_blocks, 0) if state.in_groups else 0
+        return Progress(self.stage, done, self._most_blocks)
+
+    def draws(self, state: EnsembleState) -> Draws:
+        """Return where the walkers were in the later half of the blocks."""
+        count = len(state.kept)
+        first = 0 if count <= _LOOK * (_BLOCK // _KEEP) else count // 2
+        rows = np.linspace(first, count - 1, min(count - first, _MOST_KEPT)).round().astype(int)
+
+        def in_groups(x: FloatArray) -> FloatArray:
+            by_walker = x[rows].swapaxes(0, 1)
+            return by_walker.reshape(self.n_groups, _WALKERS * len(rows), *x.shape[2:])
+
+        done, proposed = state.accepted[:, 0], np.maximum(state.accepted[:, 1], 1.0)
+        walks = Walks(
+            n_walkers=len(state.walkers.x),
+            n_steps=_BLOCK * state.n_blocks,
+            n_powers=state.started - 2,
+            acceptance=(float(done[0] / proposed[0]), float(done[1] / proposed[1])),
+        )
+        return Draws(in_groups(state.kept), in_groups(state.log_density), walks=walks)
+
+    def to_arrays(self, state: EnsembleState) -> dict[str, FloatArray]:
+        """Return everything that a state holds, by name."""
+        counts = np.array([state.power, state.block, state.started], float)
+        return {
+            "counts": counts,
+            "reference": state.reference,
+            "kept": state.kept,
+            "log_density": state.log_density,
+            "accepted": state.accepted,
+            **{f"walkers_{name}": x for name, x in state.walkers._asdict().items()},
+            **{f"mixture_{name}": x for name, x in state.mixture._asdict().items()},
+            **{f"first_{name}": x for name, x in state.first._asdict().items()},
+        }
+
+    def from_arrays(self, arrays: Mapping[str, FloatArray]) -> EnsembleState:
+        """Rebuild the state that ``to_arrays`` took apart."""
+        given = {name: np.asarray(x) for name, x in arrays.items()}
+        power, block, started = given["counts"].tolist()
+        return EnsembleState(
+            Walkers(*(given[f"walkers_{name}"] for name in Walkers._fields)),
+            power,
+            int(block),
+            int(started),
+            given["reference"],
+            Packed(*(given[f"mixture_{name}"] for name in Packed._fields)),
+            Packed(*(given[f"first_{name}"] for name in Packed._fields)),
+            given["kept"],
+            given["log_density"],
+            given["accepted"],
+        )
+
+
+def _recorded(state: EnsembleState, kept: list[Walkers], counts: FloatArray) -> EnsembleState:
+    """Add where walkers have been to the draws."""
+    y, log_density = (np.stack([getattr(w, name) for w in kept]) for name in ("y", "log_density"))
+    if len(state.kept) > 0:
+        y = np.concatenate([state.kept, y])
+        log_density = np.concatenate([state.log_density, log_density])
+    return state._replace(kept=y, log_density=log_density, accepted=state.accepted + counts)
+
+
+def _covering(x: FloatArray, count: int, rng: np.random.Generator) -> Mixture:
+    """Mixture of at most so many components that covers points, and a broad one."""
+    return (*weighed(fitted(x, count, rng), 1.0 - _BROAD), *weighed(broad(x), _BROAD))
+
+
+def _as_arrays(mixture: Mixture) -> Packed:
+    return Packed(
+        *(np.array([c[k] for c in mixture], float) for k in range(len(Component._fields)))
+    )
+
+
+def _of_arrays(parts: Packed) -> Mixture:
+    return tuple(
+        Component(float(share), centre, factor, float(degrees))
+        for share, centre, factor, degrees in zip(*parts, strict=True)
+    )

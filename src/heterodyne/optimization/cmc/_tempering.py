@@ -1,0 +1,184 @@
+"""Populations of walkers that go from the prior to the posterior.
+
+The likelihood counts with a power that grows from 0 to 1. At each power the walkers are
+picked by their weights and moved (Del Moral, Doucet and Jasra, Journal of the Royal
+Statistical Society B 68, 411, 2006). Populations know nothing of the fit nor of each other, so
+they reach parts of the posterior that hang together with no mode that the fit found.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from heterodyne._typing import FloatArray, IntArray
+from heterodyne.config.parameter_names import PHYSICS_PARAM_NAMES
+from heterodyne.optimization.cmc._draws import kish
+from heterodyne.optimization.cmc._linear import searched
+from heterodyne.optimization.cmc._mixture import Component, fitted, weighed
+from heterodyne.optimization.cmc._walkers import (
+    Density,
+    Walkers,
+    accepted,
+    differences,
+    independent,
+)
+from heterodyne.optimization.nlsq.starts import to_coordinates
+from heterodyne.optimization.posterior import Posterior
+from heterodyne.optimization.prior import draw_prior
+
+# Share of the walkers of a population that weights of the next power must be worth.
+_WORTH = 0.5
+# Steps at each power, and which of them draw from a mixture.
+_STEPS, _EVERY = 12, 4
+_COMPONENTS = 6
+# The mixture that is fitted, and a wide component beside it.
+_FITTED, _WIDE = 0.9, 1.3
+_DEGREES = 5.0
+# Rounds of draws in search of those that the coordinates hold.
+_ROUNDS = 50
+# A smaller power than the logarithm of this is no progress.
+_SMALLEST = 1e-12
+_HALVINGS = 50
+
+
+def from_prior(density: Density, count: int, rng: np.random.Generator) -> Walkers:
+    """Draw walkers from the priors.
+
+    Args:
+        density: The posterior.
+        count: Number of walkers.
+        rng: Random numbers.
+    """
+    found: list[FloatArray] = []
+    for _ in range(_ROUNDS):
+        x = _drawn(density.posterior, float(density.target.noise_scale), count, rng)
+        found.append(x[np.isfinite(x).all(axis=1)])
+        if sum(map(len, found)) >= count:
+            break
+    # Priors so wide that few draws lie within the range of the coordinates repeat these.
+    x = np.concatenate(found)
+    return density.divided_at(np.resize(x, (count, x.shape[1])), rng)
+
+
+def _drawn(
+    posterior: Posterior, noise_scale: float, count: int, rng: np.random.Generator
+) -> FloatArray:
+    coordinates, space = posterior.coordinates, posterior.coordinates.space
+    columns = [
+        draw_prior(space[name], rng, count)
+        if space[name].vary
+        else np.full(count, space[name].value)
+        for name in PHYSICS_PARAM_NAMES
+    ]
+    physics = to_coordinates(coordinates.inside(np.stack(columns, axis=1)), coordinates)
+    sigma = float(posterior.sigma_width(noise_scale)) * np.abs(rng.normal(size=count))
+    y = np.zeros((count, posterior.size))
+    y[:, : coordinates.size] = physics
+    y[:, -1] = np.log(np.maximum(sigma, np.finfo(float).tiny))
+    return y[:, searched(posterior)]
+
+
+def tempered_step(
+    density: Density, walkers: Walkers, power: float, n_populations: int, rng: np.random.Generator
+) -> tuple[Walkers, float]:
+    """Raise the power as far as the weights allow, pick walkers and move them.
+
+    Args:
+        density: The posterior.
+        walkers: All populations, one after the other.
+        power: Power of the likelihood that they follow.
+        n_populations: Number of populations.
+        rng: Random numbers.
+
+    Returns:
+        Walkers that follow the next power, and this.
+    """
+    each = walkers.log_likelihood.reshape(n_populations, -1)
+    raised = next_power(each, power)
+    size = each.shape[1]
+    rows = [k * size + _picked(weights_of(one, raised - power), rng) for k, one in enumerate(each)]
+    walkers = walkers.at(np.concatenate(rows))
+    for step in range(_STEPS):
+        order = [k * size + rng.permutation(size) for k in range(n_populations)]
+        halves = np.stack(order).reshape(n_populations, 2, size // 2)
+        for moving, still in ((0, 1), (1, 0)):
+            walkers = _moved(
+                density, walkers, halves[:, moving], halves[:, still], raised,
+                from_mixture=step % _EVERY == _EVERY - 1, rng=rng,
+            )  # fmt: skip
+    return walkers, raised
+
+
+def weights_of(log_likelihood: FloatArray, rise: float) -> FloatArray:
+    """Weights that raise the power of the likelihood, shape (n,), which add up to 1."""
+    possible = np.isfinite(log_likelihood)
+    if not possible.any():
+        return np.full(log_likelihood.size, 1.0 / log_likelihood.size)
+    log_weights = rise * np.where(possible, log_likelihood, -np.inf)
+    weights = np.exp(log_weights - log_weights[possible].max())
+    return weights / weights.sum()
+
+
+def next_power(log_likelihood: FloatArray, power: float) -> float:
+    """Largest power, at most 1, at which the weights of each population are worth enough.
+
+    Args:
+        log_likelihood: Shape (populations, n).
+        power: Power that the walkers follow.
+    """
+
+    def suffices(rise: float) -> bool:
+        worth = min(kish(weights_of(one, rise)) for one in log_likelihood)
+        # Walkers without density drop out at any power.
+        most = np.isfinite(log_likelihood).sum(axis=1).min()
+        return worth >= _WORTH * most
+
+    if suffices(1.0 - power):
+        return 1.0
+    low, high = np.log(_SMALLEST), np.log(1.0 - power)
+    for _ in range(_HALVINGS):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if suffices(float(np.exp(middle))) else (low, middle)
+    return power + float(np.exp(low))
+
+
+def _picked(weights: FloatArray, rng: np.random.Generator) -> IntArray:
+    places = (np.arange(weights.size) + rng.random()) / weights.size
+    return np.minimum(np.searchsorted(np.cumsum(weights), places), weights.size - 1)
+
+
+def _moved(
+    density: Density,
+    walkers: Walkers,
+    moving: IntArray,
+    still: IntArray,
+    power: float,
+    *,
+    from_mixture: bool,
+    rng: np.random.Generator,
+) -> Walkers:
+    """Move half of each population by what the other half tells."""
+    proposed, log_ratio = [], []
+    for rows, others in zip(moving, still, strict=True):
+        x, known = walkers.x[rows], walkers.x[others]
+        if from_mixture:
+            new, ratio = independent(x, _covering(known, rng), rng)
+        else:
+            new, ratio = differences(x, known, rng), np.zeros(len(x))
+        proposed.append(new)
+        log_ratio.append(ratio)
+    rows = moving.ravel()
+    new = density.divided_at(np.concatenate(proposed), rng)
+    where = accepted(walkers.at(rows), new, np.concatenate(log_ratio), power, rng)
+    return walkers.changed(rows[where], new.at(where))
+
+
+def _covering(x: FloatArray, rng: np.random.Generator) -> tuple[Component, ...]:
+    """Mixture that covers points and their surroundings."""
+    return (*weighed(fitted(x, _COMPONENTS, rng), _FITTED), *weighed(broad(x), 1.0 - _FITTED))
+
+
+def broad(x: FloatArray) -> tuple[Component, ...]:
+    """One component that is wider than points of equal weight."""
+    (whole,) = fitted(x, 1, np.random.default_rng(0))
+    return (whole._replace(factor=_WIDE * whole.factor, degrees=_DEGREES),)

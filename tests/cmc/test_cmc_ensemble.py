@@ -1,0 +1,269 @@
+"""Ensemble sampling against dense integration, closed forms and simulations."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+from arviz_stats.base.array import array_stats
+from cmc_cases import (
+    CONFIG,
+    CONTRAST,
+    FLAT,
+    FLOOR,
+    OFFSET,
+    PARAMETERS,
+    POSTERIOR,
+    SIGMA,
+    coordinates_of,
+    densities,
+    experiment,
+    functions_of,
+    measured,
+    on_grid,
+    target_of,
+)
+from scipy import stats
+
+from heterodyne._events import Message
+from heterodyne.config.parameter_space import ParameterSpace
+from heterodyne.core._jax import jnp
+from heterodyne.core.simulate import simulate_pairs
+from heterodyne.optimization.cmc import _importance, _linear, _passes
+from heterodyne.optimization.cmc._analysis import analyse
+from heterodyne.optimization.cmc._draws import Proposals, kish
+from heterodyne.optimization.cmc._engine import drive
+from heterodyne.optimization.cmc._ensemble import EnsembleSampler
+from heterodyne.optimization.cmc._linear import Completed
+from heterodyne.optimization.cmc._mixture import Component, draw_mixture, fitted, log_mixture
+from heterodyne.optimization.cmc._passes import Keeper
+from heterodyne.optimization.cmc._pipeline import fit_run
+from heterodyne.optimization.cmc._tempering import (
+    from_prior,
+    next_power,
+    tempered_step,
+    weights_of,
+)
+from heterodyne.optimization.cmc._walkers import Density, accepted
+from heterodyne.optimization.coordinates.physics import PhysicsCoordinates
+from heterodyne.optimization.posterior import Posterior
+from heterodyne.optimization.scaling import Scaling, ScalingMode
+
+
+def never(draws):
+    return False
+
+
+def after_four_blocks(sampler):
+    state = sampler.start()
+    while not (state.in_groups and state.n_blocks >= 4):
+        state = sampler.advance(state)
+    return state
+
+
+def points_around(y, width, n=400):
+    """Points of equal weight around coordinates, as poor importance sampling leaves them."""
+    rng = np.random.default_rng(1)
+    return Proposals(y + width * rng.normal(size=(n, 4)), np.zeros(n), np.full(n, 1 / n), 0.9, 1)
+
+
+@cache
+def draws_of(case):
+    poor = points_around(coordinates_of(*case), np.array([0.02, 2e2, 1e-3, 0.02]))
+    sampler = EnsembleSampler(POSTERIOR, target_of(*case), poor, seed=3, n_groups=2)
+    return sampler.draws(after_four_blocks(sampler))
+
+
+@pytest.mark.parametrize("case", [FLAT, FLOOR], ids=["alpha_0", "floor"])
+def test_walkers_follow_the_posterior(case):
+    draws, target = draws_of(case), target_of(*case)
+    assert (draws.engine, draws.n_chains) == ("ensemble", 2)
+    nodes, mass = on_grid(target, draws.y)
+    _, found = densities(draws.y.reshape(-1, 4), target)
+    for k, name in enumerate(PARAMETERS):
+        x, node = found[:, k], nodes[:, k]
+        for j, test in enumerate(functions_of(node, mass)):
+            values = test(x).reshape(2, -1)
+            error = values.std() / np.sqrt(array_stats.ess(values, method="mean"))
+            assert error < 0.06 * values.std()
+            allowed = 4.0 * error + 0.005 * values.std()
+            assert values.mean() == pytest.approx(mass @ test(node), abs=allowed), (name, j)
+
+
+def test_the_recorded_density_is_that_of_the_draws():
+    draws = draws_of(FLAT)
+    density, _ = densities(draws.y.reshape(-1, 4), target_of(*FLAT))
+    offset = density - draws.log_density.ravel()
+    np.testing.assert_allclose(offset, offset[0], rtol=0, atol=1e-6 * np.abs(density).max())
+
+
+PRIOR = stats.multivariate_normal(np.zeros(3), 25.0 * np.eye(3))
+CENTRES, MASSES, WIDTHS = np.array([[0.0, 0.0, 0.0], [6.0, -5.0, 4.0]]), (0.7, 0.3), (1.0, 0.4)
+
+
+def two_modes(x):
+    parts = [
+        np.log(m) + stats.multivariate_normal(c, s**2 * np.eye(3)).logpdf(x)
+        for m, c, s in zip(MASSES, CENTRES, WIDTHS, strict=True)
+    ]
+    return np.logaddexp(*parts)
+
+
+def one_mode(x):
+    return stats.multivariate_normal([1.0, 2.0, 3.0], np.diag([0.01, 4.0, 1.0])).logpdf(x)
+
+
+def posing_as(log_posterior):
+    """What completes points when prior and posterior of the searched coordinates are given."""
+
+    def fake(points, normal, target, centre, posterior):
+        x, scaling = np.asarray(points), np.asarray(normal)
+        y = np.concatenate([x[:, :2], scaling, x[:, 2:]], axis=1)
+        density = log_posterior(x) if target.normal is None else PRIOR.logpdf(x)
+        return Completed(y, density - 0.5 * (scaling**2).sum(1), density)
+
+    return fake
+
+
+def test_modes_that_the_fit_missed_have_the_weight_of_their_mass(monkeypatch):
+    monkeypatch.setattr(_linear, "complete", posing_as(two_modes))
+    first_alone = points_around(np.zeros(4), 1.0)
+    sampler = EnsembleSampler(POSTERIOR, target_of(*FLAT), first_alone, seed=5)
+    draws = sampler.draws(after_four_blocks(sampler))
+    x = draws.y[..., [0, 1, 3]]
+    there = (np.linalg.norm(x - CENTRES[1], axis=-1) < 3).astype(float)
+    error = 0.46 / np.sqrt(array_stats.ess(there, method="mean"))
+    assert error < 0.02
+    assert there.mean() == pytest.approx(MASSES[1], abs=4 * error)
+    second = x[there > 0]
+    np.testing.assert_allclose(second.mean(axis=0), CENTRES[1], atol=0.1)
+    np.testing.assert_allclose(second.std(axis=0), WIDTHS[1], rtol=0.1)
+    assert min(draws.walks.acceptance) > 0.1
+
+
+def test_populations_reach_the_posterior_from_the_prior(monkeypatch):
+    monkeypatch.setattr(_linear, "complete", posing_as(one_mode))
+    density = Density(POSTERIOR, target_of(*FLAT))
+    rng, power, powers = np.random.default_rng(0), 0.0, []
+    walkers = from_prior(density, 1024, rng)
+    while power < 1.0:
+        walkers, power = tempered_step(density, walkers, power, 2, rng)
+        powers.append(power)
+    assert powers == sorted(powers)
+    z = (walkers.x - [1.0, 2.0, 3.0]) / [0.1, 2.0, 1.0]
+    np.testing.assert_allclose(z.mean(axis=0), 0.0, atol=0.15)
+    np.testing.assert_allclose(z.std(axis=0), 1.0, rtol=0.15)
+    np.testing.assert_allclose(walkers.log_power(1.0), one_mode(walkers.x))
+
+
+def test_the_next_power_halves_the_worth_of_the_weights():
+    log_likelihood = np.random.default_rng(0).normal(scale=300.0, size=(2, 400))
+    log_likelihood[1] *= 0.5
+    power = next_power(log_likelihood, 0.1)
+    assert kish(weights_of(log_likelihood[0], power - 0.1)) == pytest.approx(200, rel=1e-3)
+    assert kish(weights_of(log_likelihood[1], power - 0.1)) > 200
+    assert next_power(1e-3 * log_likelihood, 0.1) == 1.0
+
+
+def test_walkers_without_density_are_left_behind():
+    log_likelihood = np.array([0.0, -np.inf, 0.0, np.nan])
+    np.testing.assert_array_equal(weights_of(log_likelihood, 0.3), [0.5, 0.0, 0.5, 0.0])
+    density = Density(POSTERIOR, target_of(*FLAT))
+    rng = np.random.default_rng(0)
+    walkers = from_prior(density, 16, rng)
+    walkers = walkers.at(np.isfinite(walkers.log_likelihood))
+    lost = walkers._replace(log_likelihood=np.full(len(walkers.x), -np.inf))
+    assert len(walkers.x) > 8
+    assert accepted(lost, walkers, 0.0, 0.5, rng).all()
+    assert not accepted(walkers, lost, 0.0, 0.5, rng).any()
+
+
+def test_priors_beyond_the_range_of_the_coordinates_give_walkers():
+    space = ParameterSpace()
+    t = 0.1 * np.arange(1.0, 301.0)
+    scaling = Scaling.of(ScalingMode.INDIVIDUAL, space, 1)
+    density = Density(Posterior(PhysicsCoordinates.of(space, t), scaling), target_of(*FLAT))
+    walkers = from_prior(density, 64, np.random.default_rng(0))
+    assert walkers.x.shape[0] == 64
+    assert np.isfinite(walkers.x).all()
+
+
+def test_fitted_mixtures_have_the_density_of_narrow_and_broad_parts():
+    broad = Component(0.5, np.zeros(3), np.eye(3), 8.0)
+    narrow = Component(0.5, np.array([4.0, 0.0, 0.0]), 0.02 * np.eye(3), 8.0)
+    rng = np.random.default_rng(0)
+    truth = (broad, narrow)
+    x = draw_mixture(truth, rng, 4000)
+    found = fitted(x, 6, rng)
+    fresh = draw_mixture(truth, rng, 4000)
+    # The mean log ratio is the information lost; all points in one normal lose 5.
+    assert (log_mixture(truth, fresh) - log_mixture(found, fresh)).mean() < 0.1
+
+
+def test_a_run_goes_on_to_the_same_draws_after_any_block(tmp_path):
+    poor = points_around(coordinates_of(*FLAT), np.array([0.02, 2e2, 1e-3, 0.02]))
+
+    def sampler():
+        return EnsembleSampler(POSTERIOR, target_of(*FLAT), poor, seed=4, n_groups=2)
+
+    first, states = sampler(), []
+    expected = drive(first, first.start(), lambda draws: True, states.append)
+    grouped = next(k for k, s in enumerate(states) if s.in_groups)
+    for k in (0, grouped - 1, grouped, grouped + 2, len(states) - 2):
+        np.savez(tmp_path / "state.npz", **first.to_arrays(states[k]))
+        with np.load(tmp_path / "state.npz") as arrays:
+            again = sampler()
+            state = again.from_arrays(arrays)
+        found = drive(again, state, lambda draws: True)
+        np.testing.assert_array_equal(found.y, expected.y)
+        assert found.walks == expected.walks
+
+
+def test_it_ends_when_all_blocks_are_done():
+    poor = points_around(coordinates_of(*FLAT), np.array([0.02, 2e2, 1e-3, 0.02]))
+    sampler = EnsembleSampler(POSTERIOR, target_of(*FLAT), poor, seed=4, n_groups=2, n_steps=81)
+    draws = drive(sampler, sampler.start(), never)
+    assert draws.walks.n_steps == 160
+
+
+@pytest.fixture(scope="module")
+def independent():
+    c2 = simulate_pairs(experiment(0.5, 0.0), CONTRAST, OFFSET, SIGMA, 2)
+    return fit_run(CONFIG, measured(c2)), c2
+
+
+def test_ensembles_take_over_where_weights_are_bad(independent, monkeypatch):
+    fit, c2 = independent
+    monkeypatch.setattr(_importance, "smoothed", lambda w: (np.full(w.size, 1 / w.size), 0.9))
+    events, kept = [], set()
+    keeper = Keeper(save=lambda key, arrays: kept.add(key))
+    found = analyse(fit, c2, CONFIG.cmc_config(), keeper=keeper, on_event=events.append)
+    assert found.draws.engine == "ensemble"
+    assert kept == {"plain_importance", "plain_ensemble"}
+    (said,) = [e.text for e in events if isinstance(e, Message)]
+    assert "k-hat 0.90" in said
+    assert "ensemble sampling takes over" in said
+    monkeypatch.setattr(_passes, "_MOST_PAIRS", 0)
+    found = analyse(fit, c2, CONFIG.cmc_config(), on_event=events.append)
+    assert found.draws.engine == "nuts"
+
+
+def test_engines_agree(independent):
+    fit, c2 = independent
+    walked = analyse(fit, c2, CONFIG.cmc_config(), engine="ensemble")
+    assert walked.draws.engine == "ensemble"
+    assert walked.verdict.converged
+    weighed = {row.name: row for row in analyse(fit, c2, CONFIG.cmc_config()).rows}
+    for row in walked.rows:
+        other = weighed[row.name]
+        error = np.hypot(row.sd / np.sqrt(row.ess_bulk), other.sd / np.sqrt(other.ess_bulk))
+        assert row.mean == pytest.approx(other.mean, abs=4 * error), row.name
+        assert row.sd == pytest.approx(other.sd, rel=0.15), row.name
+
+
+def test_contrast_starts_in_the_middle_of_its_range():
+    density = Density(POSTERIOR, target_of(*FLAT))
+    scaling = POSTERIOR.forward(density._centre)[0].scaling
+    np.testing.assert_allclose(scaling, [POSTERIOR.space["contrast"].value])
+    assert jnp.isfinite(density._centre).all()
