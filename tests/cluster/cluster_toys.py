@@ -131,7 +131,9 @@ def wait_for(condition, seconds=60.0):
 
 if __name__ == "__main__":
     hurry()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A shell that starts tests in the background has its children ignore interrupts.
+    for sent in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(sent, signal.default_int_handler)
     # Workers have to find its functions by the name of the module.
     import cluster_toys
 
