@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import sys
+from contextlib import contextmanager, redirect_stdout
 from functools import partial
+from io import StringIO
 
 import numpy as np
 import pytest
 from jax import monitoring
 
 from heterodyne.core._jax import jax, jnp
-from heterodyne.core.ahead import compile_ahead
+from heterodyne.core.ahead import compile_ahead, import_ahead
 
 
 @contextmanager
@@ -52,3 +54,10 @@ def test_what_cannot_be_compiled_fails_in_the_call_only():
     compile_ahead(refused, jnp.zeros(2)).exception()
     with pytest.raises(ValueError, match="not this"):
         refused(jnp.zeros(2))
+
+
+def test_a_module_is_imported_in_the_background():
+    sys.modules.pop("this", None)
+    with redirect_stdout(StringIO()):
+        import_ahead("this").result()
+    assert "this" in sys.modules

@@ -1,8 +1,9 @@
-"""Compiling ahead: in a thread of its own, while the work that comes before goes on."""
+"""Compiling and importing ahead: in a thread, while the work that comes before goes on."""
 
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
+from importlib import import_module
 from typing import Any
 
 _COMPILER = ThreadPoolExecutor(1, thread_name_prefix="compiler")
@@ -28,3 +29,19 @@ def compile_ahead(function: Any, *args: Any, **kwargs: Any) -> Future[None]:
         function.lower(*args, **kwargs).compile()
 
     return _COMPILER.submit(compiled)
+
+
+def import_ahead(module: str) -> Future[None]:
+    """Import a module in the background, after what is compiled there.
+
+    Args:
+        module: Its name.
+
+    Returns:
+        When it is imported.
+    """
+
+    def imported() -> None:
+        import_module(module)
+
+    return _COMPILER.submit(imported)

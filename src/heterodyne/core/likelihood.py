@@ -139,8 +139,8 @@ def pack_pairs(
         for k, (pairs, level) in enumerate(zip(angles, levels, strict=True))
     ]
     return PairData(
-        *(jnp.asarray(x) for x in (t, q, dt, phi)),
-        mask=jnp.asarray(frames),
+        *(jax.device_put(x) for x in (t, q, dt, phi)),
+        mask=jax.device_put(frames),
         blocks=jax.device_put(blocks),
         weights=None if of_weights is None else jax.device_put(of_weights),
         **_of_angles(levels),
@@ -152,7 +152,7 @@ def _of_angles(found: Sequence[Level] | Sequence[Moments]) -> dict[str, JaxArray
     """What was found at each angle, by name, with the angles as first axis."""
     columns = zip(*found, strict=True)
     return {
-        name: jnp.asarray(np.array(x)) for name, x in zip(found[0]._fields, columns, strict=True)
+        name: jax.device_put(np.array(x)) for name, x in zip(found[0]._fields, columns, strict=True)
     }
 
 

@@ -60,11 +60,11 @@ class Derived:
 
     def batch(self, parameters: ArrayLike) -> FloatArray:
         """Evaluate many draws, shape (n, 14) to (n, 12)."""
-        rows, times = np.asarray(parameters, float), jnp.asarray(self.times)
+        rows, times = np.asarray(parameters, float), np.asarray(self.times)
         # Blocks of one shape, so that any number of draws shares compiled code.
         padded = np.concatenate([rows, np.repeat(rows[-1:], -len(rows) % _BLOCK, axis=0)])
         blocks = padded.reshape(-1, _BLOCK, rows.shape[1])
-        found = [np.asarray(_batch(jnp.asarray(block), times)) for block in blocks]
+        found = [np.asarray(_batch(block, times)) for block in blocks]
         return np.concatenate(found)[: len(rows)]
 
 

@@ -77,7 +77,8 @@ class Posterior:
         return ("contrast",) * self.scaling.contrast.free + ("offset",) * self.scaling.offset.free
 
     @cached_property
-    def _walls(self) -> tuple[FloatArray, FloatArray, FloatArray]:
+    def scaling_walls(self) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Bounds of contrasts and offsets, and over which distance they bend, shape (k,)."""
         low, high = (
             np.array([getattr(self.space[n], end) for n in self.scaling_kinds])
             for end in ("min", "max")
@@ -87,7 +88,7 @@ class Posterior:
     @property
     def scaling_range(self) -> FloatArray:
         """Distance between the bounds of each contrast and offset, shape (k,)."""
-        low, high, _ = self._walls
+        low, high, _ = self.scaling_walls
         return high - low
 
     def forward(self, y: JaxArray) -> tuple[Unknowns, JaxArray]:
@@ -99,11 +100,11 @@ class Posterior:
 
     def bend_scaling(self, y: JaxArray) -> tuple[JaxArray, JaxArray]:
         """Return contrasts and offsets, and the logarithms of their slopes, shape (k,)."""
-        return bend(y, *self._walls)
+        return bend(y, *self.scaling_walls)
 
     def unbend_scaling(self, scaling: Numeric) -> JaxArray:
         """Return the coordinates of contrasts and offsets inside their bounds, shape (k,)."""
-        return unbend(scaling, *self._walls)
+        return _unbend_scaling(scaling, self)
 
     def inverse(self, unknowns: Unknowns) -> JaxArray:
         """Map unknowns inside their bounds to coordinates, shape (size,)."""
@@ -116,7 +117,7 @@ class Posterior:
 
     def inside(self, scaling: FloatArray) -> FloatArray:
         """Move contrasts and offsets off their bounds, by a thousandth of the range."""
-        low, high, _ = self._walls
+        low, high, _ = self.scaling_walls
         edge = 1e-3 * (high - low)
         return np.clip(scaling, low + edge, high - edge)
 
@@ -176,15 +177,15 @@ class Posterior:
             return prior + self.log_likelihood(unknowns, data)
         return prior + normal.log_density(*unknowns)
 
-    def prior_curvature(self, y: JaxArray, noise_scale: Numeric) -> JaxArray:
+    def prior_curvature(self, y: JaxArray | FloatArray, noise_scale: Numeric) -> JaxArray:
         """Hessian of minus the log prior density of the coordinates, (size, size)."""
         return _prior_curvature(y, noise_scale, self)
 
     def compile_prior_curvature(self) -> None:
         """Have the code of ``prior_curvature`` compiled in the background."""
-        compile_ahead(_prior_curvature, jnp.zeros(self.size), 1.0, self)
+        compile_ahead(_prior_curvature, np.zeros(self.size), 1.0, self)
 
-    def scaling_slopes(self, y: JaxArray) -> JaxArray:
+    def scaling_slopes(self, y: JaxArray | FloatArray) -> JaxArray:
         """Derivatives of contrasts and offsets by their coordinates, shape (k,)."""
         return _scaling_slopes(y, self)
 
@@ -201,3 +202,8 @@ def _prior_curvature(y: JaxArray, noise_scale: Numeric, posterior: Posterior) ->
 @partial(jax.jit, static_argnames="posterior")
 def _scaling_slopes(y: JaxArray, posterior: Posterior) -> JaxArray:
     return jnp.exp(posterior.bend_scaling(y[posterior.coordinates.size : -1])[1])
+
+
+@partial(jax.jit, static_argnames="posterior")
+def _unbend_scaling(scaling: Numeric, posterior: Posterior) -> JaxArray:
+    return unbend(scaling, *posterior.scaling_walls)

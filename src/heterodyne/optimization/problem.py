@@ -33,7 +33,7 @@ class Problem:
     @property
     def n_pairs(self) -> int:
         """Number of fitted unique pairs of all angles."""
-        return int(self.data.n_pairs.sum())
+        return int(np.asarray(self.data.n_pairs).sum())
 
     @property
     def fitted_times(self) -> FloatArray:

@@ -25,6 +25,7 @@ from heterodyne.optimization.cmc._rows import Row, make_rows
 from heterodyne.optimization.cmc._sampler import Schedule, compile_draws
 from heterodyne.optimization.cmc._shard_task import Elsewhere
 from heterodyne.optimization.cmc._sharded import sample_shards
+from heterodyne.optimization.cmc._statistics import import_statistics
 from heterodyne.optimization.cmc._verdict import Verdict, judge
 from heterodyne.optimization.derived import Derived
 from heterodyne.optimization.nlsq.config import NLSQConfig
@@ -111,6 +112,7 @@ def compile_analysis(
     compile_frames(posterior)
     if engine != "nuts":
         compile_weights(posterior, target)
+        import_statistics()
     else:
         points = problem.data.n_angles * problem.data.t.size**2
         compile_draws(posterior, target, Schedule.of(config, points, posterior.size))

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from arviz_stats.base.array import array_stats
 from scipy.stats import gaussian_kde
 
 from heterodyne._errors import ConfigError, DataError
 from heterodyne._typing import ArrayLike, FloatArray
+from heterodyne.optimization.cmc._statistics import array_stats
 from heterodyne.optimization.cmc._summary import by_chain
 
 # Parameters of a normal distribution, and of a mixture of two.
@@ -171,7 +171,7 @@ def _independent(z: FloatArray, mixture: Any) -> float:
     change between two modes would be worth few draws, and show their modes all the same.
     """
     within = z - (mixture.predict_proba(z.reshape(-1, 1)) @ mixture.means_).reshape(z.shape)
-    statistics: Any = array_stats
+    statistics = array_stats()
     count = float(statistics.ess(within, method="mean"))
     return min(count, float(z.size)) if count >= 1.0 else 1.0
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from arviz_stats.base.array import array_stats
 from scipy.special import ndtri
 
 from heterodyne._typing import FloatArray
 from heterodyne.config.cmc import CMCConfig
 from heterodyne.optimization.cmc._draws import Proposals
+from heterodyne.optimization.cmc._statistics import array_stats
 
 
 @dataclass(frozen=True)
@@ -246,7 +246,7 @@ def _constant(x: FloatArray) -> bool:
 
 
 def _of_one(x: FloatArray) -> tuple[float, float, float]:
-    statistics: Any = array_stats
+    statistics = array_stats()
     return (
         _r_hat(x),
         float(statistics.ess(x, method="bulk")),
@@ -258,7 +258,7 @@ def _r_hat(x: FloatArray) -> float:
     half = x.shape[1] // 2
     # R-hat needs two chains; a single one is compared with itself, first half with second.
     chains = x if x.shape[0] > 1 else np.concatenate([x[:, :half], x[:, -half:]])
-    statistics: Any = array_stats
+    statistics = array_stats()
     return float(statistics.rhat(np.asarray(chains, float), method="rank"))
 
 

@@ -73,7 +73,7 @@ def posterior_mode(posterior: Posterior, fit: Fit, rank: int = 0) -> FloatArray:
 
 def compile_frames(posterior: Posterior) -> None:
     """Have the code of ``laplace_frame`` compiled in the background."""
-    y = jnp.zeros(posterior.size)
+    y = np.zeros(posterior.size)
     posterior.compile_prior_curvature()
     compile_ahead(_standardised_slopes, y, posterior)
 
@@ -93,15 +93,15 @@ def laplace_frame(
         noise_scale: Estimate of sigma that scales its prior.
         n_pairs: Number of fitted pairs, which inform sigma.
     """
-    curvature = np.asarray(posterior.prior_curvature(jnp.asarray(y), noise_scale)).copy()
-    slopes = np.asarray(_standardised_slopes(jnp.asarray(y), posterior))
+    curvature = np.asarray(posterior.prior_curvature(y, noise_scale)).copy()
+    slopes = np.asarray(_standardised_slopes(y, posterior))
     curvature[:-1, :-1] = _confining(curvature[:-1, :-1], slopes.T @ slopes) + information
     curvature[-1, -1] += 2.0 * n_pairs
     scale = 1.0 / np.sqrt(np.diagonal(curvature))
     values, vectors = np.linalg.eigh(curvature * scale[:, None] * scale)
     root = (vectors / np.sqrt(np.maximum(values, 1e-12))) * scale[:, None]
     root = root @ vectors.T
-    return Frame(jnp.asarray(y), jnp.linalg.cholesky(jnp.asarray(root @ root.T)))
+    return Frame(jax.device_put(y), jnp.linalg.cholesky(root @ root.T))
 
 
 def _confining(curvature: FloatArray, information: FloatArray) -> FloatArray:
@@ -152,7 +152,7 @@ def data_information(posterior: Posterior, y: FloatArray, fit: Fit, rank: int = 
     """
     p = posterior.coordinates.size
     slopes = np.ones(posterior.size - 1)
-    slopes[p:] = np.asarray(posterior.scaling_slopes(jnp.asarray(y)))
+    slopes[p:] = np.asarray(posterior.scaling_slopes(y))
     return fit.modes.information[rank] * slopes[:, None] * slopes / np.exp(2.0 * y[-1])
 
 

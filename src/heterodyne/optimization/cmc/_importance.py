@@ -14,16 +14,15 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from arviz_stats.base.array import array_stats
 from scipy.linalg import solve_triangular
 from scipy.special import logsumexp
 
 from heterodyne._events import Progress
 from heterodyne._typing import FloatArray, IntArray
-from heterodyne.core._jax import jnp
+from heterodyne.core._jax import jax, jnp
 from heterodyne.core.ahead import compile_ahead
 from heterodyne.optimization.cmc._draws import Draws, Proposals
 from heterodyne.optimization.cmc._frame import Frame
@@ -39,6 +38,7 @@ from heterodyne.optimization.cmc._mixture import (
     tempered,
 )
 from heterodyne.optimization.cmc._nuts import Target
+from heterodyne.optimization.cmc._statistics import array_stats
 from heterodyne.optimization.posterior import Posterior
 
 _BLOCK = 1024
@@ -119,7 +119,7 @@ class ImportanceSampler:
         rng = np.random.default_rng((self.seed, n))
         z = draw_mixture(self._rounds_until(state)[-1].mixture, rng, _BLOCK)
         normal = rng.normal(size=(_BLOCK, n_drawn(self.posterior)))
-        points = np.asarray(self._frames[0].place(jnp.asarray(z)))
+        points = np.asarray(self._frames[0].place(jax.device_put(z)))
         centre = self.frames[0].centre
         found = complete_all(points, normal, self.target, centre, self.posterior)
         new = ImportanceState(z, *found)
@@ -216,8 +216,8 @@ def compile_weights(posterior: Posterior, target: Target) -> None:
         target: As it will be given.
     """
     d, k = posterior.size, n_drawn(posterior)
-    points, normal = jnp.zeros((PART, d - k)), jnp.zeros((PART, k))
-    compile_ahead(complete, points, normal, target=target, centre=jnp.zeros(d), posterior=posterior)
+    points, normal = np.zeros((PART, d - k)), np.zeros((PART, k))
+    compile_ahead(complete, points, normal, target=target, centre=np.zeros(d), posterior=posterior)
 
 
 def smoothed(log_weights: FloatArray) -> tuple[FloatArray, float]:
@@ -228,7 +228,7 @@ def smoothed(log_weights: FloatArray) -> tuple[FloatArray, float]:
     if counted.sum() < _FEWEST:
         weights = np.where(counted, 1.0, 0.0) if counted.any() else np.ones(ratios.size)
         return weights / weights.sum(), float("inf")
-    statistics: Any = array_stats
+    statistics = array_stats()
     with np.errstate(all="ignore"):
         # ArviZ takes the logarithm of the inverse weights.
         smooth, k_hat = statistics.psislw(-ratios[counted])

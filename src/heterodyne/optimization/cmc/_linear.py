@@ -70,7 +70,7 @@ def narrowed(posterior: Posterior, frame: Frame) -> Frame:
     kept = searched(posterior)
     rows = np.asarray(frame.factor)[kept]
     factor = np.linalg.cholesky(rows @ rows.T)
-    return Frame(frame.centre[kept], jnp.asarray(factor))
+    return Frame(*jax.device_put((np.asarray(frame.centre)[kept], factor)))
 
 
 @partial(jax.jit, static_argnames="posterior")
@@ -116,7 +116,7 @@ def complete_all(
     run = partial(complete, target=target, centre=centre, posterior=posterior)
 
     def part(chosen: IntArray) -> tuple[FloatArray, ...]:
-        found = run(jnp.asarray(points[chosen]), jnp.asarray(normal[chosen]))
+        found = run(points[chosen], normal[chosen])
         return tuple(np.asarray(column) for column in found)
 
     with ThreadPoolExecutor(usable_cores()) as pool:

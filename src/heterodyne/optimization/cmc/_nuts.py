@@ -9,10 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
-
-from numpyro.infer.hmc import NUTS, HMCState
-from numpyro.infer.util import ParamInfo
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from heterodyne._typing import JaxArray
 from heterodyne.core._jax import jax, jnp
@@ -20,6 +17,10 @@ from heterodyne.core.likelihood import PairData
 from heterodyne.optimization.cmc._frame import Frame
 from heterodyne.optimization.informed import NormalLikelihood
 from heterodyne.optimization.posterior import Posterior
+
+# NumPyro is imported where it draws: importance sampling does without, and starts sooner.
+if TYPE_CHECKING:
+    from numpyro.infer.hmc import NUTS, HMCState
 
 # Above any potential energy of a posterior, and small enough to be added to one.
 START_ENERGY = 1e12
@@ -62,6 +63,7 @@ class Kernel:
 
     def nuts(self, target: Target, frame: Frame, step_size: Any) -> NUTS:
         """Build NumPyro's kernel on z; ``step_size`` is where adaptation starts."""
+        from numpyro.infer.hmc import NUTS
 
         def potential(z: JaxArray) -> JaxArray:
             return -self.posterior.log_density(frame.place(z), *target)
@@ -104,6 +106,9 @@ def start_chain(key: JaxArray, z: JaxArray, step_size: Any, kernel: Kernel) -> H
     Its energy is so high that the first step is taken wherever the density is finite:
     evaluating the density here would compile the gradient a second time.
     """
+    from numpyro.infer.hmc import NUTS
+    from numpyro.infer.util import ParamInfo
+
     here = ParamInfo(z, jnp.asarray(START_ENERGY), jnp.zeros_like(z))
     # The potential is not called.
     nuts = NUTS(potential_fn=lambda z: z, step_size=step_size, adapt_mass_matrix=False)
@@ -117,6 +122,8 @@ def advance(
     state: HMCState, target: Target, frame: Frame, kernel: Kernel, length: int
 ) -> tuple[HMCState, Steps]:
     """Take ``length`` steps of one chain."""
+    from numpyro.infer.util import ParamInfo
+
     nuts = kernel.nuts(target, frame, 1.0)
     # NumPyro sets up its closures in init; with value and gradient given, nothing is computed.
     here = ParamInfo(state.z, state.potential_energy, state.z_grad)

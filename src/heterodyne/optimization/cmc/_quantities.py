@@ -78,7 +78,7 @@ def _batched(y: FloatArray, posterior: Posterior) -> Unknowns:
     missing = -y.shape[0] % _BATCH
     padded = np.concatenate([y, np.repeat(y[-1:], missing, axis=0)])
     parts = [
-        jax.tree.map(np.asarray, _mapped(jnp.asarray(part), posterior))
+        jax.tree.map(np.asarray, _mapped(part, posterior))
         for part in padded.reshape(-1, _BATCH, y.shape[1])
     ]
     return Unknowns(*(np.concatenate(c)[: y.shape[0]] for c in zip(*parts, strict=True)))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -27,7 +27,6 @@ from heterodyne.optimization.cmc._draws import Draws, Trajectories
 from heterodyne.optimization.cmc._frame import Frame
 from heterodyne.optimization.cmc._nuts import (
     START_ENERGY,
-    HMCState,
     Kernel,
     Steps,
     Target,
@@ -35,6 +34,9 @@ from heterodyne.optimization.cmc._nuts import (
     start_chain,
 )
 from heterodyne.optimization.posterior import Posterior
+
+if TYPE_CHECKING:
+    from numpyro.infer.hmc import HMCState
 
 T = TypeVar("T")
 

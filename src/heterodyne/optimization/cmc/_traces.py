@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
-from arviz_stats.base.array import array_stats
 
 from heterodyne._errors import ConfigError, DataError
 from heterodyne._typing import ArrayLike, FloatArray
 from heterodyne.optimization.cmc._criteria import DEFAULT_MAX_DIVERGENCE_RATE, DIVERGENCE_REMEDY
 from heterodyne.optimization.cmc._diagnostics import THRESHOLDS, bfmi
+from heterodyne.optimization.cmc._statistics import array_stats
 from heterodyne.optimization.cmc._summary import by_chain, deviation, mixing
 
 if TYPE_CHECKING:
@@ -217,7 +217,7 @@ def _autocorrelation(chain: FloatArray) -> FloatArray:
     """Autocorrelation by lag, shape (draws,) to the same."""
     if not np.isfinite(chain).all() or np.ptp(chain) == 0:
         return np.full(chain.size, math.nan)
-    statistics: Any = array_stats
+    statistics = array_stats()
     return np.asarray(statistics.autocorr(chain), float)
 
 

@@ -103,7 +103,7 @@ def summarised(problem: Problem, modes: Solutions, least_squares: Solutions) -> 
         DataError: Nothing is left to call noise.
     """
     squares = float(least_squares.squares[0])
-    total = float(np.sum(problem.data.square))
+    total = float(np.asarray(problem.data.square).sum())
     if not squares > _NOISELESS * total:
         raise DataError(
             "the model goes through every pair: the data hold no noise",
@@ -117,7 +117,7 @@ def summarised(problem: Problem, modes: Solutions, least_squares: Solutions) -> 
 def _summarise(problem: Problem, modes: Solutions, final: Solutions, sigma: float) -> NLSQResult:
     coordinates, scaling, data = problem.coordinates, problem.scaling, problem.data
     full, scales = final.information[0], (final.contrast[0], final.offset[0])
-    y = jnp.asarray(final.y[0])
+    y = final.y[0]
     p, varying = coordinates.size, coordinates.indices
     derived = Derived.of(problem.fitted_times)
     parameters, values_there, full_jacobian, of_derived = map(
@@ -132,7 +132,7 @@ def _summarise(problem: Problem, modes: Solutions, final: Solutions, sigma: floa
     slopes = np.zeros((len(derived.names), p + scaling.size))
     slopes[:, :p] = of_derived
     errors = np.sqrt(np.diagonal(propagate(inverse, slopes)))
-    reduced = np.asarray(_profiled(jnp.asarray(full), p)) / sigma**2
+    reduced = np.asarray(_profiled(full, p)) / sigma**2
     to_documented = np.linalg.pinv(jacobian[:p, :p])
     names = coordinates.names
     values = dict(zip(names, parameters[varying].tolist(), strict=True))

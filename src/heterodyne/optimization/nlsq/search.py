@@ -15,7 +15,7 @@ import numpy as np
 from heterodyne._events import EventSink, Progress, ignore_events
 from heterodyne._typing import FloatArray, JaxArray
 from heterodyne.config.parameter_names import PHYSICS_PARAM_NAMES
-from heterodyne.core._jax import RUNS_ONCE, jax, jnp
+from heterodyne.core._jax import RUNS_ONCE, jax
 from heterodyne.core.likelihood import PairData
 from heterodyne.optimization.coordinates.curves import EXPONENTS, OFFSETS, PREFACTORS
 from heterodyne.optimization.coordinates.physics import PhysicsCoordinates
@@ -97,9 +97,7 @@ def _explored(problem: Problem, config: NLSQConfig, on_round: Callable[[int], No
     for k in range(config.n_rounds):
         on_round(k)
         values = np.nan_to_num(
-            np.asarray(
-                _screen(jnp.asarray(points), problem.data, problem.coordinates, problem.scaling)
-            ),
+            np.asarray(_screen(points, problem.data, problem.coordinates, problem.scaling)),
             nan=np.inf,
         )
         starts = np.concatenate([kept, points[np.argsort(values)]])[: config.n_starts]
@@ -140,7 +138,7 @@ def _polished(
 
 def _off_walls(problem: Problem, y: FloatArray) -> FloatArray:
     """Move points that have come too close to a bound off it, shape (n, p)."""
-    parameters = np.asarray(_parameters(jnp.asarray(y), problem.coordinates))
+    parameters = np.asarray(_parameters(y, problem.coordinates))
     return to_coordinates(problem.coordinates.inside(parameters), problem.coordinates)
 
 
@@ -185,7 +183,8 @@ def _neighbours(
     distance = np.exp(rng.uniform(np.log(0.03), 0.0, size=(y.shape[0], 1)))
     moved = y + distance * rng.normal(size=y.shape) * _spread(y, problem)
     level = _INDEX["v_offset"]
-    window = float(problem.data.t[-1] - problem.data.t[0])
+    t = np.asarray(problem.data.t)
+    window = float(t[-1] - t[0])
     turns = rng.integers(-2, 3, size=y.shape[0]) * (rng.uniform(size=y.shape[0]) < 0.5)
     moved[:, level] += 2.0 * np.pi * turns / (float(problem.data.q) * window)
     if len(coordinates.names) == len(PHYSICS_PARAM_NAMES):
@@ -202,7 +201,7 @@ def _exchanged_points(problem: Problem, y: FloatArray) -> FloatArray:
 
 def _saturated_points(problem: Problem, y: FloatArray) -> FloatArray:
     """Points whose fraction is raised until it stays at 1, as far as the bounds allow."""
-    parameters = np.array(_parameters(jnp.asarray(y), problem.coordinates))
+    parameters = np.array(_parameters(y, problem.coordinates))
     f0, f1, f2, f3 = (parameters[:, _INDEX[name]] for name in ("f0", "f1", "f2", "f3"))
     times = problem.fitted_times[[0, -1]]
     growing = f0 * np.exp(np.minimum(f1 * (times[:, None] - f2), _LARGEST_GROWTH)).min(axis=0)

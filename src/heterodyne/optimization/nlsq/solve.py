@@ -61,6 +61,15 @@ class _State(NamedTuple):
     damping: JaxArray
     growth: JaxArray
 
+    @classmethod
+    def at_start(cls, y: FloatArray, at: _Derivatives) -> _State:
+        """Start from points, in NumPy, for JAX would compile each of the steps."""
+        diagonal = np.diagonal(np.asarray(at.curvature), axis1=1, axis2=2)
+        diagonal = np.maximum(diagonal, np.asarray(at.floor))
+        ones = np.ones(y.shape[0])
+        scale = np.where(diagonal > 0, diagonal, 1.0)
+        return cls(*jax.device_put((y, at, scale, 1e-2 * ones, 2.0 * ones)))
+
 
 class Solutions(NamedTuple):
     """Where the starts ended.
@@ -227,9 +236,9 @@ def compile_solver(problem: Problem, n_starts: int) -> None:
         problem: As it will be given.
         n_starts: Number of starts.
     """
-    y = jnp.zeros((n_starts, problem.coordinates.size))
-    given = jnp.zeros(n_starts, bool)
-    weight = jnp.asarray(1.0)
+    y = np.zeros((n_starts, problem.coordinates.size))
+    given = np.zeros(n_starts, bool)
+    weight = np.asarray(1.0)
     compile_ahead(
         _differentiate, y, given, weight, problem.data, problem.coordinates, problem.scaling
     )
@@ -256,24 +265,21 @@ def solve(
             more.
         batch: Number of starts for which code is compiled, if more than are given.
     """
-    parts = (jnp.asarray(prior_weight), problem.data, problem.coordinates, problem.scaling)
+    parts = (np.asarray(prior_weight), problem.data, problem.coordinates, problem.scaling)
     n_starts = starts.shape[0]
-    y = jnp.asarray(np.concatenate([starts, starts[:1].repeat(max(batch - n_starts, 0), axis=0)]))
+    y = np.concatenate([starts, starts[:1].repeat(max(batch - n_starts, 0), axis=0)])
     given = np.arange(y.shape[0]) < n_starts
-    first = _differentiate(y, jnp.asarray(given), *parts)
-    diagonal = jnp.maximum(jnp.diagonal(first.curvature, axis1=1, axis2=2), first.floor)
-    ones = jnp.ones(y.shape[0])
-    state = _State(y, first, jnp.where(diagonal > 0, diagonal, 1.0), 1e-2 * ones, 2.0 * ones)
-    usable = np.asarray(jnp.isfinite(first.objective))
+    first = _differentiate(y, given, *parts)
+    state = _State.at_start(y, first)
+    usable = np.isfinite(np.asarray(first.objective))
     progress = _Progress.of(np.asarray(first.objective), usable & given)
     for k in range(1, max_iterations + 1):
         trial, predicted = _propose(state)
         progress.settle(np.asarray(predicted) < tolerance)
         if not progress.active.any():
             break
-        active = jnp.asarray(progress.active)
-        new = _differentiate(trial, active, *parts)
-        state = _update(state, active, trial, predicted, new)
+        new = _differentiate(trial, progress.active, *parts)
+        state = _update(state, progress.active, trial, predicted, new)
         progress.give_up(np.asarray(state.damping) >= _LARGEST_DAMPING)
         if k % _PATIENCE == 0:
             now = np.asarray(state.at.objective)

@@ -8,7 +8,7 @@ import numpy as np
 
 from heterodyne._typing import FloatArray, JaxArray
 from heterodyne.config.parameter_names import PHYSICS_PARAM_NAMES
-from heterodyne.core._jax import RUNS_ONCE, jax, jnp
+from heterodyne.core._jax import RUNS_ONCE, jax
 from heterodyne.core.likelihood import PairData
 from heterodyne.optimization.coordinates.physics import PhysicsCoordinates
 from heterodyne.optimization.prior import draw_prior
@@ -55,7 +55,7 @@ def starting_points(problem: Problem, count: int, rng: np.random.Generator) -> F
 
 def to_coordinates(parameters: FloatArray, coordinates: PhysicsCoordinates) -> FloatArray:
     """Map parameters inside their bounds, shape (n, 14), to coordinates, shape (n, p)."""
-    return np.asarray(_inverse(jnp.asarray(parameters), coordinates))
+    return np.asarray(_inverse(parameters, coordinates))
 
 
 @partial(jax.jit, static_argnames="coordinates", compiler_options=RUNS_ONCE)
