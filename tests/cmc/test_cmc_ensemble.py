@@ -201,6 +201,15 @@ def test_fitted_mixtures_have_the_density_of_narrow_and_broad_parts():
     assert (log_mixture(truth, fresh) - log_mixture(found, fresh)).mean() < 0.1
 
 
+def test_copies_of_few_points_are_covered():
+    rng = np.random.default_rng(0)
+    for places in (1, 3):
+        points = rng.normal(size=(places, 3))
+        found = fitted(points[rng.integers(0, places, 500)], 12, rng)
+        assert np.isfinite(log_mixture(found, points)).all()
+        assert sum(c.share for c in found) == pytest.approx(1.0)
+
+
 def test_a_run_goes_on_to_the_same_draws_after_any_block(tmp_path):
     poor = points_around(coordinates_of(*FLAT), np.array([0.02, 2e2, 1e-3, 0.02]))
 

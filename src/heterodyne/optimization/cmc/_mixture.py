@@ -171,7 +171,10 @@ def fitted(x: FloatArray, count: int, rng: np.random.Generator) -> Mixture:
         rng: Random numbers for the start of the fit.
     """
     d = x.shape[1]
-    wide = Component(1.0, x.mean(axis=0), np.diag(x.std(axis=0)), _BENT[2])
+    mean = x.mean(axis=0)
+    # All points may be copies of one.
+    spread = np.maximum(x.std(axis=0), _ROUNDING * (1.0 + np.abs(mean)))
+    wide = Component(1.0, mean, np.diag(spread), _BENT[2])
     centre, factor = moments(x, np.full(len(x), 1.0 / len(x)), wide)
     core = Component(1.0, centre, factor, _BENT[2])
     white, start = core.whitened(x), np.sqrt(_LOCAL) * np.eye(d)
@@ -190,10 +193,13 @@ def weighed(mixture: Mixture, share: float) -> Mixture:
 
 
 def _spread_out(x: FloatArray, count: int, rng: np.random.Generator) -> list[FloatArray]:
-    """Pick points far from each other (k-means++)."""
+    """Pick at most so many points far from each other (k-means++)."""
     chosen = [x[rng.integers(len(x))]]
     while len(chosen) < count:
         distance = np.min([((x - c) ** 2).sum(1) for c in chosen], axis=0)
+        # Copies of few points have no more places.
+        if not distance.sum() > 0:
+            break
         chosen.append(x[rng.choice(len(x), p=distance / distance.sum())])
     return chosen
 
