@@ -292,14 +292,27 @@ def section(seconds: float, repeats: Sequence[Repeat], load: float) -> Section:
     )
 
 
+def asked(args: Sequence[str], name: str, usual: int) -> int:
+    """Number of repeats that a command line asks for; ends the process where it is none."""
+    if len(args) > 1 or not all(word.isdecimal() and int(word) > 0 for word in args):
+        print(f"usage: python -m benchmarks.{name} [COUNT], a number from 1 on")
+        raise SystemExit(2)
+    return int(args[0]) if args else usual
+
+
+def told(found: Section, repeats: Sequence[Repeat], *, keep: bool) -> int:
+    """Print what was found, write it to the documents on request; returns the exit code."""
+    print(found.markdown())
+    if keep:
+        write(found)
+    return 0 if all(one.well for one in repeats) else 1
+
+
 def main(args: Sequence[str]) -> int:
     """Disturb and compare, print what was found, and write it where the repeats suffice."""
     if len(args) == 2 and args[0] == "drive":
         return drive(Path(args[1]))
-    if len(args) > 1 or not all(word.isdecimal() and int(word) > 0 for word in args):
-        print("usage: python -m benchmarks.campaign [COUNT], a number from 1 on")
-        return 2
-    count, load = int(args[0]) if args else COUNT, os.getloadavg()[0]
+    count, load = asked(args, "campaign", COUNT), os.getloadavg()[0]
     order = [
         what for what, (_, share) in DISTURBANCES.items() for _ in range(max(1, int(count * share)))
     ]
@@ -314,11 +327,7 @@ def main(args: Sequence[str]) -> int:
                 repeats.append(repeat(number, what, base, seconds, work))
             except subprocess.CalledProcessError as error:
                 print(f"{number} | {what}: left out, {error}")
-    found = section(seconds, repeats, load)
-    print(found.markdown())
-    if count >= COUNT:
-        write(found)
-    return 0 if all(one.well for one in repeats) else 1
+    return told(section(seconds, repeats, load), repeats, keep=count >= COUNT)
 
 
 if __name__ == "__main__":

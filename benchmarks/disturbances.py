@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from benchmarks.runs import processes_of
 from heterodyne.io.work_folder import WorkFolder
 
 SHARED = Path("/dev/shm")
@@ -41,13 +42,7 @@ class Driver:
 
     def family(self) -> list[int]:
         """All processes of its session."""
-        found = []
-        for path in Path("/proc").glob("[0-9]*/stat"):
-            with suppress(OSError):
-                fields = path.read_text().rpartition(")")[2].split()
-                if int(fields[3]) == self.pid and fields[0] != "Z":
-                    found.append(int(path.parent.name))
-        return found
+        return [pid for pid, fields in processes_of(self.pid) if fields[0] != "Z"]
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Send the driver a signal."""

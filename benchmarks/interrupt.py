@@ -22,6 +22,7 @@ from typing import Any
 import xarray
 
 from benchmarks.performance import Section, machine, write
+from benchmarks.runs import set_words
 from heterodyne.cli.main import INTERRUPTED
 from heterodyne.io.run_folder import FIT, MANIFEST, POSTERIOR, REPORT, RESULTS, SUMMARY, checkpoint
 
@@ -159,7 +160,7 @@ class Bench:
         settings |= {f"parameters.{key}.value": value for key, value in HELD.items()}
         settings |= {f"parameters.{key}.vary": "false" for key in HELD}
         settings |= {"output.directory": f"{self.folder / name}"}
-        words = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+        words = set_words(settings)
         return self.run(["sample", "run.yaml", *words], name, moment)
 
     def undisturbed(self, engine: str) -> Ended:

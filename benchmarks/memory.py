@@ -7,12 +7,13 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.performance import Section, machine
+from benchmarks.runs import prepare, set_words
 
 # Angles, frames, shards, engine.
 SIZES = (
@@ -44,13 +45,10 @@ _DONE = (0, 3)
 _MIB = 2**20
 
 
-def _settings(values: Mapping[str, object]) -> list[str]:
-    return [word for key, value in values.items() for word in ("--set", f"{key}={value}")]
-
-
-def _call(base: Path, *words: str) -> str:
-    command = [sys.executable, "-m", "heterodyne", *words]
-    return subprocess.run(command, cwd=base, check=True, capture_output=True, text=True).stdout
+def _predicted(base: Path, words: Sequence[str]) -> float:
+    command = [sys.executable, "-m", "heterodyne", "check", "run.yaml", *words, "--json"]
+    done = subprocess.run(command, cwd=base, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout)["predicted"]["memory_bytes"]
 
 
 def peak(base: Path, *words: str) -> int:
@@ -71,14 +69,14 @@ def measured(n_angles: int, n_frames: int, n_shards: int, engine: str) -> tuple[
     with tempfile.TemporaryDirectory(prefix="heterodyne-memory-") as folder:
         base = Path(folder)
         at = [word for angle in angles for word in ("--angle", f"{angle:g}")]
-        _call(base, "simulate", "data.h5", "--frames", f"{n_frames}", *at, "--quiet")
-        _call(base, "init", "data.h5", "-o", "run.yaml")
+        prepare(base, n_frames, at)
         shards = SHARDING | {"num_shards": n_shards} if n_shards > 1 else {}
-        words = _settings({f"optimization.cmc.sharding.{k}": v for k, v in shards.items()})
-        words += _settings({"optimization.cmc.backend_config.name": "cpu"})
-        words += _settings({"optimization.engine": engine})
-        told = json.loads(_call(base, "check", "run.yaml", *words, "--json"))
-        return told["predicted"]["memory_bytes"], peak(base, "sample", "run.yaml", *words)
+        settings: dict[str, object] = {
+            f"optimization.cmc.sharding.{k}": v for k, v in shards.items()
+        }
+        settings |= {"optimization.cmc.backend_config.name": "cpu", "optimization.engine": engine}
+        words = set_words(settings)
+        return _predicted(base, words), peak(base, "sample", "run.yaml", *words)
 
 
 def section() -> Section:

@@ -14,11 +14,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.campaign import COLUMNS, Repeat, Work, repeat, row
-from benchmarks.disturbances import DISTURBANCES, PATIENCE_S, Driver, await_begin
+from benchmarks.campaign import COLUMNS, Repeat, Work, asked, repeat, row, told
+from benchmarks.disturbances import DISTURBANCES, PATIENCE_S, await_begin
 from benchmarks.interrupt import FINISHED, differing, leftovers
-from benchmarks.performance import Section, machine, write
-from benchmarks.shards import prepare
+from benchmarks.performance import Section, machine
+from benchmarks.runs import prepare, set_words
 from heterodyne.io.run_folder import REPORT, SUMMARY
 from heterodyne.io.work_folder import WORK, WorkFolder
 
@@ -59,8 +59,7 @@ def work(base: Path, expected: Path) -> Work:
         settings |= {"optimization.engine": "importance", "output.directory": str(folder)}
         settings |= {f"parameters.{key}.value": value for key, value in HELD.items()}
         settings |= {f"parameters.{key}.vary": "false" for key in HELD}
-        words = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
-        words += ["--workers", f"{WORKERS}", "--quiet"]
+        words = [*set_words(settings), "--workers", f"{WORKERS}", "--quiet"]
         return [sys.executable, "-m", "heterodyne", "sample", str(base / "run.yaml"), *words]
 
     def is_whole(folder: Path) -> bool:
@@ -72,7 +71,7 @@ def work(base: Path, expected: Path) -> Work:
 
 def undisturbed(done: Work, base: Path, folder: Path) -> float:
     """Run to which nothing happens; returns the time of its shards in s."""
-    driver = Driver(done.command(folder), base)
+    driver = done.begin(folder, base)
     await_begin(folder)
     begun, end = time.monotonic(), time.monotonic() + PATIENCE_S
     while not is_settled(folder) and time.monotonic() < end:
@@ -108,10 +107,7 @@ def section(seconds: float, repeats: Sequence[Repeat], load: float) -> Section:
 
 def main(args: Sequence[str]) -> int:
     """Disturb and compare, print what was found, and write it where the repeats suffice."""
-    if len(args) > 1 or not all(word.isdecimal() and int(word) > 0 for word in args):
-        print("usage: python -m benchmarks.shard_failures [COUNT], a number from 1 on")
-        return 2
-    count, load = int(args[0]) if args else COUNT, os.getloadavg()[0]
+    count, load = asked(args, "shard_failures", COUNT), os.getloadavg()[0]
     assert set(CHOSEN) <= set(DISTURBANCES)
     with tempfile.TemporaryDirectory(prefix="heterodyne-shard-failures-") as name:
         base = Path(name)
@@ -127,11 +123,7 @@ def main(args: Sequence[str]) -> int:
         print(f"undisturbed shards: {spans}", flush=True)
         order = [what for _ in range(count) for what in CHOSEN]
         repeats = [repeat(k, what, base, spans[1], done) for k, what in enumerate(order, 1)]
-    found = section(spans[1], repeats, load)
-    print(found.markdown())
-    if count >= COUNT:
-        write(found)
-    return 0 if all(one.well for one in repeats) else 1
+    return told(section(spans[1], repeats, load), repeats, keep=count >= COUNT)
 
 
 if __name__ == "__main__":

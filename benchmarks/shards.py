@@ -8,7 +8,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from benchmarks import _compilations
 from benchmarks._compilations import Compilation, compilations
 from benchmarks.interrupt import differing
 from benchmarks.performance import Section, machine
+from benchmarks.runs import prepare, processes_of, set_words
 from heterodyne.io.work_folder import WorkFolder
 
 N_FRAMES, N_SHARDS = 300, 16
@@ -70,23 +70,8 @@ class Measured:
 
 def cpu_seconds(session: int) -> float:
     """CPU time in s of the processes of a session, and of those that they have waited for."""
-    ticks = 0
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            fields = path.read_text().rpartition(")")[2].split()
-            if int(fields[3]) == session:
-                ticks += sum(map(int, fields[11:15]))
+    ticks = sum(sum(map(int, fields[11:15])) for _, fields in processes_of(session))
     return ticks / _TICKS
-
-
-def prepare(base: Path, n_frames: int = N_FRAMES, options: Sequence[str] = ()) -> None:
-    """Write data and run file; options are those of ``heterodyne simulate``."""
-    for words in (
-        ["simulate", "data.h5", "--frames", f"{n_frames}", *options, "--quiet"],
-        ["init", "data.h5", "-o", "run.yaml"],
-    ):
-        command = [sys.executable, "-m", "heterodyne", *words]
-        subprocess.run(command, cwd=base, check=True, stdout=subprocess.DEVNULL)
 
 
 def measure(base: Path, name: str) -> Measured:
@@ -96,8 +81,8 @@ def measure(base: Path, name: str) -> Measured:
     log.mkdir()
     settings = {f"optimization.cmc.sharding.{key}": value for key, value in SETTINGS.items()}
     settings |= {"output.directory": folder}
-    words = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
-    command = [sys.executable, "-m", "benchmarks.shards", "sample", f"{base / 'run.yaml'}", *words]
+    command = [sys.executable, "-m", "benchmarks.shards", "sample", f"{base / 'run.yaml'}"]
+    command += set_words(settings)
     command = [*([] if cores is None else ["taskset", "-c", cores]), *command, *options, "--quiet"]
     environment = os.environ | {"XDG_CACHE_HOME": f"{cache}", _compilations.FOLDER: f"{log}"}
     began = time.monotonic()
@@ -156,7 +141,7 @@ def section() -> Section:
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="heterodyne-shards-") as folder:
         base, found = Path(folder), dict[str, Measured]()
-        prepare(base)
+        prepare(base, N_FRAMES)
         for name in CASES:
             found[name] = measure(base, name)
             print(f"{name}: {found[name].shards:.1f} s", flush=True)

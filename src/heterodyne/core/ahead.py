@@ -24,11 +24,23 @@ def compile_ahead(function: Any, *args: Any, **kwargs: Any) -> Future[None]:
     Returns:
         When the code is ready.
     """
+    return compile_in(_COMPILER, function, *args, **kwargs)
+
+
+def compile_in(pool: ThreadPoolExecutor, function: Any, *args: Any, **kwargs: Any) -> Future[None]:
+    """Compile like ``compile_ahead``, in other threads.
+
+    Args:
+        pool: The threads.
+        function: As for ``compile_ahead``.
+        *args: Likewise.
+        **kwargs: Likewise.
+    """
 
     def compiled() -> None:
         function.lower(*args, **kwargs).compile()
 
-    return _COMPILER.submit(compiled)
+    return pool.submit(compiled)
 
 
 def import_ahead(module: str) -> Future[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -106,6 +107,28 @@ def draw_prior(parameter: Parameter, rng: np.random.Generator, count: int) -> Fl
     value = prior.loc + prior.scale * z
     value = np.exp(value) if prior.kind is PriorKind.LOGNORMAL else value
     return np.clip(value, parameter.min, parameter.max)
+
+
+def draw_columns(
+    space: ParameterSpace, names: Iterable[str], rng: np.random.Generator, count: int
+) -> FloatArray:
+    """Draw parameters from their priors; fixed ones keep their values.
+
+    Args:
+        space: Parameters and priors.
+        names: Names of the columns, which may repeat.
+        rng: Random numbers.
+        count: Number of draws.
+
+    Returns:
+        Array of shape (count, columns).
+    """
+    columns = np.empty((count, 0))
+    for parameter in (space[name] for name in names):
+        fixed = np.full(count, parameter.value)
+        column = draw_prior(parameter, rng, count) if parameter.vary else fixed
+        columns = np.column_stack([columns, column])
+    return columns
 
 
 def _standardised_bounds(p: Parameter) -> tuple[float, float]:

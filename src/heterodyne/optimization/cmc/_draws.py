@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from heterodyne._typing import FloatArray
+from heterodyne._typing import FloatArray, IntArray
 
 
 def kish(weights: FloatArray) -> float:
@@ -17,6 +17,22 @@ def kish(weights: FloatArray) -> float:
         return 0.0
     shares = weights / top
     return float(shares.sum() ** 2 / (shares**2).sum())
+
+
+def systematic(weights: FloatArray, n: int, rng: np.random.Generator) -> IntArray:
+    """Pick n points with their weights, by places at equal distances (systematic resampling).
+
+    Args:
+        weights: Weights, shape (m,).
+        n: Number of picks.
+        rng: Random numbers.
+
+    Returns:
+        Numbers of points in ascending order, shape (n,), so that copies are neighbours.
+    """
+    cumulative = np.cumsum(weights)
+    places = (np.arange(n) + rng.random()) / n * cumulative[-1]
+    return np.minimum(np.searchsorted(cumulative, places), weights.size - 1)
 
 
 @dataclass(frozen=True)

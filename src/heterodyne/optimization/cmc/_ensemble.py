@@ -22,9 +22,9 @@ from heterodyne._typing import FloatArray
 from heterodyne.optimization.cmc._draws import Draws, Proposals, Walks
 from heterodyne.optimization.cmc._importance import picked
 from heterodyne.optimization.cmc._linear import searched
-from heterodyne.optimization.cmc._mixture import Component, Mixture, fitted, weighed
+from heterodyne.optimization.cmc._mixture import Component, Mixture, covering, weighed
 from heterodyne.optimization.cmc._nuts import Target
-from heterodyne.optimization.cmc._tempering import broad, from_prior, tempered_step
+from heterodyne.optimization.cmc._tempering import from_prior, tempered_step
 from heterodyne.optimization.cmc._walkers import (
     Density,
     Walkers,
@@ -53,23 +53,14 @@ _PICKED = 2000
 _MOST_KEPT = 16
 
 
-class Packed(NamedTuple):
-    """The components of a mixture as arrays, components as the leading axis."""
-
-    share: FloatArray
-    centre: FloatArray
-    factor: FloatArray
-    degrees: FloatArray
-
-
 class EnsembleState(NamedTuple):
     """Everything that decides how sampling goes on.
 
     Attributes:
         walkers: Populations until the power is 1, then groups.
-        power: Power of the likelihood that the walkers follow; above 1 for groups.
+        power: Power of the likelihood that the walkers follow, or came to before the groups.
         block: Number of blocks done, of all kinds.
-        started: Number of blocks when the groups started.
+        started: Number of blocks when the groups started; 0 before.
         reference: Points whose differences are proposed, shape (r, m).
         mixture: What independent proposals are drawn from.
         first: The same of the mixture before adaptation, which stays as a part.
@@ -84,8 +75,8 @@ class EnsembleState(NamedTuple):
     block: int
     started: int
     reference: FloatArray
-    mixture: Packed
-    first: Packed
+    mixture: Mixture
+    first: Mixture
     kept: FloatArray
     log_density: FloatArray
     accepted: FloatArray
@@ -93,7 +84,7 @@ class EnsembleState(NamedTuple):
     @property
     def in_groups(self) -> bool:
         """Whether the populations have become groups."""
-        return self.power > 1.0
+        return self.started > 0
 
     @property
     def n_blocks(self) -> int:
@@ -154,8 +145,8 @@ class EnsembleSampler:
             block=1,
             started=0,
             reference=np.empty((0, m)),
-            mixture=_as_arrays(()),
-            first=_as_arrays(()),
+            mixture=(),
+            first=(),
             kept=np.empty((0, 0, d)),
             log_density=np.empty((0, 0)),
             accepted=np.zeros((2, 2)),
@@ -183,29 +174,28 @@ class EnsembleSampler:
             [*(known[rows] for rows in of_points), *(p[of_population] for p in populations)]
         )
         standing = known[picked(weights, 1, _PICKED, rng)[0]]
-        mixture = weighed(_covering(standing, _COMPONENTS, rng), 0.5)
+        mixture = weighed(covering(standing, _COMPONENTS, _BROAD, rng), 0.5)
         for population in populations:
-            covering = _covering(population, _FIRST_COMPONENTS, rng)
-            mixture += weighed(covering, 0.5 / len(populations))
+            found = covering(population, _FIRST_COMPONENTS, _BROAD, rng)
+            mixture += weighed(found, 0.5 / len(populations))
         return state._replace(
             walkers=self._density.at(x, rng),
-            power=np.inf,
             block=state.block + 1,
             started=state.block + 1,
             reference=x,
-            mixture=_as_arrays(mixture),
-            first=_as_arrays(mixture),
+            mixture=mixture,
+            first=mixture,
         )
 
     def _walked(self, state: EnsembleState, rng: np.random.Generator) -> EnsembleState:
         adapting = state.n_blocks < 0
-        walkers, mixture = state.walkers, _of_arrays(state.mixture)
+        walkers = state.walkers
         counts, kept = np.zeros((2, 2)), []
         for step in range(1, _BLOCK + 1):
             kind = int(step % _EVERY == 0)
             ratio: FloatArray | float = 0.0
             if kind:
-                proposed, ratio = independent(walkers.x, mixture, rng)
+                proposed, ratio = independent(walkers.x, state.mixture, rng)
             else:
                 proposed = differences(walkers.x, state.reference, rng)
             new = self._density.at(proposed, rng)
@@ -223,10 +213,10 @@ class EnsembleSampler:
         """Take differences and mixture from where walkers have been."""
         x = np.concatenate([walkers.x for walkers in kept])
         mixture = (
-            *weighed(_covering(x, _COMPONENTS, rng), _FITTED),
-            *weighed(_of_arrays(state.first), 1.0 - _FITTED),
+            *weighed(covering(x, _COMPONENTS, _BROAD, rng), _FITTED),
+            *weighed(state.first, 1.0 - _FITTED),
         )
-        return state._replace(reference=x, mixture=_as_arrays(mixture))
+        return state._replace(reference=x, mixture=mixture)
 
     def looked_at(self, state: EnsembleState) -> bool:
         """Whether there are draws of enough blocks to judge."""
@@ -270,8 +260,8 @@ class EnsembleSampler:
             "log_density": state.log_density,
             "accepted": state.accepted,
             **{f"walkers_{name}": x for name, x in state.walkers._asdict().items()},
-            **{f"mixture_{name}": x for name, x in state.mixture._asdict().items()},
-            **{f"first_{name}": x for name, x in state.first._asdict().items()},
+            **_as_arrays("mixture", state.mixture),
+            **_as_arrays("first", state.first),
         }
 
     def from_arrays(self, arrays: Mapping[str, FloatArray]) -> EnsembleState:
@@ -284,8 +274,8 @@ class EnsembleSampler:
             int(block),
             int(started),
             given["reference"],
-            Packed(*(given[f"mixture_{name}"] for name in Packed._fields)),
-            Packed(*(given[f"first_{name}"] for name in Packed._fields)),
+            _of_arrays("mixture", given),
+            _of_arrays("first", given),
             given["kept"],
             given["log_density"],
             given["accepted"],
@@ -301,19 +291,16 @@ def _recorded(state: EnsembleState, kept: list[Walkers], counts: FloatArray) -> 
     return state._replace(kept=y, log_density=log_density, accepted=state.accepted + counts)
 
 
-def _covering(x: FloatArray, count: int, rng: np.random.Generator) -> Mixture:
-    """Mixture of at most so many components that covers points, and a broad one."""
-    return (*weighed(fitted(x, count, rng), 1.0 - _BROAD), *weighed(broad(x), _BROAD))
+def _as_arrays(name: str, mixture: Mixture) -> dict[str, FloatArray]:
+    """The components of a mixture by field, components as the leading axis."""
+    fields = Component._fields
+    return {f"{name}_{f}": np.array([getattr(c, f) for c in mixture], float) for f in fields}
 
 
-def _as_arrays(mixture: Mixture) -> Packed:
-    return Packed(
-        *(np.array([c[k] for c in mixture], float) for k in range(len(Component._fields)))
-    )
-
-
-def _of_arrays(parts: Packed) -> Mixture:
+def _of_arrays(name: str, arrays: Mapping[str, FloatArray]) -> Mixture:
+    """Rebuild the mixture that ``_as_arrays`` took apart."""
+    columns = [arrays[f"{name}_{field}"] for field in Component._fields]
     return tuple(
         Component(float(share), centre, factor, float(degrees))
-        for share, centre, factor, degrees in zip(*parts, strict=True)
+        for share, centre, factor, degrees in zip(*columns, strict=True)
     )

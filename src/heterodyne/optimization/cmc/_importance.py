@@ -11,7 +11,8 @@ are picked among the points of independent groups.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
@@ -24,7 +25,7 @@ from heterodyne._events import Progress
 from heterodyne._typing import FloatArray, IntArray
 from heterodyne.core._jax import jax, jnp
 from heterodyne.core.ahead import compile_ahead
-from heterodyne.optimization.cmc._draws import Draws, Proposals
+from heterodyne.optimization.cmc._draws import Draws, Proposals, systematic
 from heterodyne.optimization.cmc._frame import Frame
 from heterodyne.optimization.cmc._linear import PART, complete, complete_all, n_drawn, narrowed
 from heterodyne.optimization.cmc._mixture import (
@@ -208,16 +209,24 @@ class ImportanceSampler:
         return known[: len(z)]
 
 
-def compile_weights(posterior: Posterior, target: Target) -> None:
+def compile_weights(
+    posterior: Posterior, target: Target, compiler: Callable[..., Future[None]] = compile_ahead
+) -> Future[None]:
     """Have the code that weighs points compiled in the background.
 
     Args:
         posterior: Map and density.
         target: As it will be given.
+        compiler: Takes a function and its arguments to be compiled.
+
+    Returns:
+        When the code is ready.
     """
     d, k = posterior.size, n_drawn(posterior)
     points, normal = np.zeros((PART, d - k)), np.zeros((PART, k))
-    compile_ahead(complete, points, normal, target=target, centre=np.zeros(d), posterior=posterior)
+    return compiler(
+        complete, points, normal, target=target, centre=np.zeros(d), posterior=posterior
+    )
 
 
 def smoothed(log_weights: FloatArray) -> tuple[FloatArray, float]:
@@ -277,11 +286,9 @@ def picked(weights: FloatArray, n_groups: int, n_draws: int, rng: np.random.Gene
 def _pick(
     weights: FloatArray, group: int, n_groups: int, n: int, rng: np.random.Generator
 ) -> IntArray:
-    """Pick n of the points of a group with their weights (systematic resampling).
+    """Pick n of the points of a group with their weights.
 
     Copies of a point stay neighbours, so that measures of autocorrelation count them once.
     """
     members = rng.permutation(np.arange(group, weights.size, n_groups))
-    cumulative = np.cumsum(weights[members])
-    places = (np.arange(n) + rng.random()) / n * cumulative[-1]
-    return members[np.minimum(np.searchsorted(cumulative, places), members.size - 1)]
+    return members[systematic(weights[members], n, rng)]

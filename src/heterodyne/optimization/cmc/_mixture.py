@@ -21,6 +21,8 @@ _FIRST = ((0.9, 1.05, 8.0), (0.1, 1.6, 4.0))
 _BENT = (0.72, 1.0, 8.0)
 _WIDE = (0.2, 1.5, 5.0)
 _ANCHOR = (0.08, 1.2, 5.0)
+# Width and degrees of freedom around points of equal weight.
+_AROUND = (1.3, 5.0)
 # A mode keeps at least this share of the points, however light it is.
 _LEAST_SHARE = 0.02
 # A covariance is trusted like that of this many more points of the old one.
@@ -149,17 +151,9 @@ def _bent(
     if count == 1:
         return [core._replace(share=1.0, degrees=degrees)]
     picked = rng.choice(len(z), size=_FITTED, p=weights / weights.sum())
-    x = core.whitened(z[picked])
-    factor = np.sqrt(_LOCAL) * np.eye(d)
-    fitted = [Component(1.0 / count, c, factor, degrees) for c in _spread_out(x, count, rng)]
     # Copies of a point tell no more than the point.
     copies = max(1.0, _FITTED / worth)
-    for _ in range(_ITERATIONS):
-        fitted = _improved(x, fitted, copies)
-    return [
-        c._replace(centre=core.centre + core.factor @ c.centre, factor=core.factor @ c.factor)
-        for c in fitted
-    ]
+    return _fitted_around(core, z[picked], count, rng, _Care(_ITERATIONS, copies, _PULL))
 
 
 def fitted(x: FloatArray, count: int, rng: np.random.Generator) -> Mixture:
@@ -170,21 +164,57 @@ def fitted(x: FloatArray, count: int, rng: np.random.Generator) -> Mixture:
         count: Most components.
         rng: Random numbers for the start of the fit.
     """
-    d = x.shape[1]
     mean = x.mean(axis=0)
     # All points may be copies of one.
     spread = np.maximum(x.std(axis=0), _ROUNDING * (1.0 + np.abs(mean)))
     wide = Component(1.0, mean, np.diag(spread), _BENT[2])
     centre, factor = moments(x, np.full(len(x), 1.0 / len(x)), wide)
     core = Component(1.0, centre, factor, _BENT[2])
-    white, start = core.whitened(x), np.sqrt(_LOCAL) * np.eye(d)
-    found = [Component(1.0 / count, c, start, _BENT[2]) for c in _spread_out(white, count, rng)]
-    for _ in range(2 * _ITERATIONS):
-        # Modes may be narrower than all points together by orders.
-        found = _improved(white, found, 1.0, _ALONE)
-    return tuple(
-        c._replace(centre=centre + factor @ c.centre, factor=factor @ c.factor) for c in found
-    )
+    # Modes may be narrower than all points together by orders.
+    return tuple(_fitted_around(core, x, count, rng, _Care(2 * _ITERATIONS, 1.0, _ALONE)))
+
+
+class _Care(NamedTuple):
+    """How expectation maximisation goes about.
+
+    Attributes:
+        iterations: Number of steps.
+        copies: How many points there are for one that tells something.
+        pull_in: How many points, over d, a fraction of the unit matrix counts like in each
+            covariance.
+    """
+
+    iterations: int
+    copies: float
+    pull_in: float
+
+
+def _fitted_around(
+    core: Component, z: FloatArray, count: int, rng: np.random.Generator, care: _Care
+) -> list[Component]:
+    """At most so many components, with shares that add up to 1, fitted to points around a core."""
+    x, factor = core.whitened(z), np.sqrt(_LOCAL) * np.eye(core.centre.size)
+    found = [Component(1.0 / count, c, factor, _BENT[2]) for c in _spread_out(x, count, rng)]
+    for _ in range(care.iterations):
+        found = _improved(x, found, care)
+    return [
+        c._replace(centre=core.centre + core.factor @ c.centre, factor=core.factor @ c.factor)
+        for c in found
+    ]
+
+
+def covering(x: FloatArray, count: int, broad: float, rng: np.random.Generator) -> Mixture:
+    """Fit a mixture to points of equal weight, with a component that is wider than all.
+
+    Args:
+        x: Points, shape (n, d).
+        count: Most components of the fit.
+        broad: Share of the wide component.
+        rng: Random numbers for the start of the fit.
+    """
+    (whole,) = fitted(x, 1, np.random.default_rng(0))
+    wide = whole._replace(factor=_AROUND[0] * whole.factor, degrees=_AROUND[1], share=broad)
+    return (*weighed(fitted(x, count, rng), 1.0 - broad), wide)
 
 
 def weighed(mixture: Mixture, share: float) -> Mixture:
@@ -204,17 +234,13 @@ def _spread_out(x: FloatArray, count: int, rng: np.random.Generator) -> list[Flo
     return chosen
 
 
-def _improved(
-    x: FloatArray, components: list[Component], copies: float, pull_in: float = _PULL
-) -> list[Component]:
+def _improved(x: FloatArray, components: list[Component], care: _Care) -> list[Component]:
     """One step of expectation maximisation for Student t distributions.
 
     Args:
         x: Points whose covariance is the unit matrix, shape (n, d).
         components: The components before.
-        copies: How many points there are for one that tells something.
-        pull_in: How many points, over d, a fraction of that unit matrix counts like in each
-            covariance.
+        care: How to go about it.
     """
     d = x.shape[1]
     distances = [c.squared_distance(x) for c in components]
@@ -223,13 +249,13 @@ def _improved(
     parts = np.exp(log_parts - logsumexp(log_parts, axis=0))
     found = []
     for c, part, distance in zip(components, parts, distances, strict=True):
-        share, known = part.mean(), kish(part) / copies
-        if share < _LEAST_COMPONENT or known < d * (_FEWEST - pull_in):
+        share, known = part.mean(), kish(part) / care.copies
+        if share < _LEAST_COMPONENT or known < d * (_FEWEST - care.pull_in):
             continue
         pull = part * (c.degrees + d) / (c.degrees + distance)
         centre = pull @ x / pull.sum()
         moved = (x - centre) * np.sqrt(pull)[:, None]
-        trust = known / (known + pull_in * d)
+        trust = known / (known + care.pull_in * d)
         covariance = trust * moved.T @ moved / part.sum() + (1.0 - trust) * _LOCAL * np.eye(d)
         found.append(Component(float(share), centre, np.linalg.cholesky(covariance), c.degrees))
     total = sum(c.share for c in found)

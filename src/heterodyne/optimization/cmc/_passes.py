@@ -41,7 +41,6 @@ PLAIN, CORRECTED = "plain", "corrected"
 _REFINED_STAGES = 1
 # Most pairs for ensemble sampling; with more, gradients pay.
 _MOST_PAIRS = 500_000
-_ENSEMBLE, _NUTS = "ensemble sampling", "NUTS"
 
 
 @dataclass(frozen=True)
@@ -102,20 +101,26 @@ class Drawing:
             frames: Normal approximations of the modes, the best one first.
         """
         plan, frame = self.schedule, frames[0]
-        if self.engine != "nuts":
-            found = self._weighed(name, target, frames)
-            enough = self.engine == "auto" and found.diagnosis.mixed(THRESHOLDS)
-            if self.engine == "importance" or enough:
-                return found
-            assert found.draws.proposals is not None
-            if self.engine == "ensemble" or _affordable(target):
-                if self.engine == "auto":
-                    self.on_event(Message(_handed_over(name, found.diagnosis, _ENSEMBLE)))
-                return self._walked(name, target, found.draws.proposals)
-            self.on_event(Message(_handed_over(name, found.diagnosis, _NUTS)))
-            refined = weighted_frame(found.draws.proposals, frame)
-            if refined is not None:
-                frame, plan = refined, replace(plan, n_stages=min(plan.n_stages, _REFINED_STAGES))
+        if self.engine == "nuts":
+            return self._along_gradients(name, target, plan, frame)
+        found = self._weighed(name, target, frames)
+        enough = self.engine == "auto" and found.diagnosis.mixed(THRESHOLDS)
+        if self.engine == "importance" or enough:
+            return found
+        points = found.draws.proposals
+        assert points is not None
+        ensemble = self.engine == "ensemble" or _affordable(target)
+        if self.engine == "auto":
+            to = "ensemble sampling" if ensemble else "NUTS"
+            self.on_event(Message(_handed_over(name, found.diagnosis, to)))
+        if ensemble:
+            return self._walked(name, target, points)
+        refined = weighted_frame(points, frame)
+        if refined is not None:
+            frame, plan = refined, replace(plan, n_stages=min(plan.n_stages, _REFINED_STAGES))
+        return self._along_gradients(name, target, plan, frame)
+
+    def _along_gradients(self, name: str, target: Target, plan: Schedule, frame: Frame) -> Sampled:
         nuts = Sampler(self.posterior, target, plan, f"{name} draws")
         return self._driven(name, nuts, lambda: nuts.start(frame))
 

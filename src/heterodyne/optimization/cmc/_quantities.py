@@ -14,7 +14,7 @@ from heterodyne.core._jax import jax, jnp
 from heterodyne.core.frames import FrameFunctions, frame_functions
 from heterodyne.optimization.derived import Derived
 from heterodyne.optimization.posterior import Posterior, Unknowns
-from heterodyne.optimization.prior import draw_prior
+from heterodyne.optimization.prior import draw_columns
 
 _BATCH = 256
 
@@ -96,22 +96,11 @@ def prior_draws(
         count: Number of draws.
         seed: Seed of the random numbers.
     """
-    space, rng = posterior.space, np.random.default_rng(seed)
-
-    def column(name: str) -> FloatArray:
-        parameter = space[name]
-        if not parameter.vary:
-            return np.full(count, parameter.value)
-        return draw_prior(parameter, rng, count)
-
-    physics = np.stack([column(name) for name in PHYSICS_PARAM_NAMES], axis=1)
-    scaling = [column(name.partition("_")[0]) for name in posterior.scaling.names]
+    rng = np.random.default_rng(seed)
+    physics = draw_columns(posterior.space, PHYSICS_PARAM_NAMES, rng, count)
+    scaling = draw_columns(posterior.space, posterior.scaling_kinds, rng, count)
     sigma = posterior.sigma_width(noise_scale) * np.abs(rng.normal(size=count))
-    unknowns = Unknowns(
-        physics,
-        np.stack(scaling, axis=1) if scaling else np.zeros((count, 0)),
-        sigma,
-    )
+    unknowns = Unknowns(physics, scaling, sigma)
     return Quantities.of_unknowns(posterior, unknowns, derived, (1, count))
 
 

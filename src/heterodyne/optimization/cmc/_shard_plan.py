@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -12,10 +13,11 @@ from heterodyne._typing import IntArray, StoredArray
 from heterodyne.config.cmc import CMCConfig
 from heterodyne.config.schema import EngineName
 from heterodyne.core._jax import jax, jnp
+from heterodyne.core.ahead import compile_in
 from heterodyne.core.likelihood import PairData
 from heterodyne.optimization.cmc._assign import Sharding, assigned, shard_of
 from heterodyne.optimization.cmc._frame import Frame
-from heterodyne.optimization.cmc._linear import PART, complete, n_drawn
+from heterodyne.optimization.cmc._importance import compile_weights
 from heterodyne.optimization.cmc._nuts import Target
 from heterodyne.optimization.cmc._passes import Drawing, Keeper, Passes, Sampled
 from heterodyne.optimization.cmc._sampler import Schedule
@@ -129,13 +131,4 @@ def compile_shards(problem: Problem) -> Future[None]:
     # Only shapes matter: pairs of a shard have weights.
     data = problem.data._replace(weights=problem.data.blocks)
     target = Target(data, jnp.asarray(1.0), None, 1.0)
-    d, k = posterior.size, n_drawn(posterior)
-    points, normal = jnp.zeros((PART, d - k)), jnp.zeros((PART, k))
-
-    def compiled() -> None:
-        call = complete.lower(
-            points, normal, target=target, centre=jnp.zeros(d), posterior=posterior
-        )
-        call.compile()
-
-    return _COMPILER.submit(compiled)
+    return compile_weights(posterior, target, partial(compile_in, _COMPILER))

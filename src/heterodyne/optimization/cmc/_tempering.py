@@ -12,9 +12,9 @@ import numpy as np
 
 from heterodyne._typing import FloatArray, IntArray
 from heterodyne.config.parameter_names import PHYSICS_PARAM_NAMES
-from heterodyne.optimization.cmc._draws import kish
+from heterodyne.optimization.cmc._draws import kish, systematic
 from heterodyne.optimization.cmc._linear import searched
-from heterodyne.optimization.cmc._mixture import Component, fitted, weighed
+from heterodyne.optimization.cmc._mixture import covering
 from heterodyne.optimization.cmc._walkers import (
     Density,
     Walkers,
@@ -24,19 +24,18 @@ from heterodyne.optimization.cmc._walkers import (
 )
 from heterodyne.optimization.nlsq.starts import to_coordinates
 from heterodyne.optimization.posterior import Posterior
-from heterodyne.optimization.prior import draw_prior
+from heterodyne.optimization.prior import draw_columns
 
 # Share of the walkers of a population that weights of the next power must be worth.
 _WORTH = 0.5
 # Steps at each power, and which of them draw from a mixture.
 _STEPS, _EVERY = 12, 4
 _COMPONENTS = 6
-# The mixture that is fitted, and a wide component beside it.
-_FITTED, _WIDE = 0.9, 1.3
-_DEGREES = 5.0
+# Share of a broad component beside the mixture that is fitted.
+_BROAD = 0.1
 # Rounds of draws in search of those that the coordinates hold.
 _ROUNDS = 50
-# A smaller power than the logarithm of this is no progress.
+# A smaller rise of the power is no progress.
 _SMALLEST = 1e-12
 _HALVINGS = 50
 
@@ -63,14 +62,9 @@ def from_prior(density: Density, count: int, rng: np.random.Generator) -> Walker
 def _drawn(
     posterior: Posterior, noise_scale: float, count: int, rng: np.random.Generator
 ) -> FloatArray:
-    coordinates, space = posterior.coordinates, posterior.coordinates.space
-    columns = [
-        draw_prior(space[name], rng, count)
-        if space[name].vary
-        else np.full(count, space[name].value)
-        for name in PHYSICS_PARAM_NAMES
-    ]
-    physics = to_coordinates(coordinates.inside(np.stack(columns, axis=1)), coordinates)
+    coordinates = posterior.coordinates
+    drawn = draw_columns(posterior.space, PHYSICS_PARAM_NAMES, rng, count)
+    physics = to_coordinates(coordinates.inside(drawn), coordinates)
     sigma = float(posterior.sigma_width(noise_scale)) * np.abs(rng.normal(size=count))
     y = np.zeros((count, posterior.size))
     y[:, : coordinates.size] = physics
@@ -96,7 +90,10 @@ def tempered_step(
     each = walkers.log_likelihood.reshape(n_populations, -1)
     raised = next_power(each, power)
     size = each.shape[1]
-    rows = [k * size + _picked(weights_of(one, raised - power), rng) for k, one in enumerate(each)]
+    rows = [
+        k * size + systematic(weights_of(one, raised - power), size, rng)
+        for k, one in enumerate(each)
+    ]
     walkers = walkers.at(np.concatenate(rows))
     for step in range(_STEPS):
         order = [k * size + rng.permutation(size) for k in range(n_populations)]
@@ -142,11 +139,6 @@ def next_power(log_likelihood: FloatArray, power: float) -> float:
     return power + float(np.exp(low))
 
 
-def _picked(weights: FloatArray, rng: np.random.Generator) -> IntArray:
-    places = (np.arange(weights.size) + rng.random()) / weights.size
-    return np.minimum(np.searchsorted(np.cumsum(weights), places), weights.size - 1)
-
-
 def _moved(
     density: Density,
     walkers: Walkers,
@@ -162,7 +154,7 @@ def _moved(
     for rows, others in zip(moving, still, strict=True):
         x, known = walkers.x[rows], walkers.x[others]
         if from_mixture:
-            new, ratio = independent(x, _covering(known, rng), rng)
+            new, ratio = independent(x, covering(known, _COMPONENTS, _BROAD, rng), rng)
         else:
             new, ratio = differences(x, known, rng), np.zeros(len(x))
         proposed.append(new)
@@ -171,14 +163,3 @@ def _moved(
     new = density.divided_at(np.concatenate(proposed), rng)
     where = accepted(walkers.at(rows), new, np.concatenate(log_ratio), power, rng)
     return walkers.changed(rows[where], new.at(where))
-
-
-def _covering(x: FloatArray, rng: np.random.Generator) -> tuple[Component, ...]:
-    """Mixture that covers points and their surroundings."""
-    return (*weighed(fitted(x, _COMPONENTS, rng), _FITTED), *weighed(broad(x), 1.0 - _FITTED))
-
-
-def broad(x: FloatArray) -> tuple[Component, ...]:
-    """One component that is wider than points of equal weight."""
-    (whole,) = fitted(x, 1, np.random.default_rng(0))
-    return (whole._replace(factor=_WIDE * whole.factor, degrees=_DEGREES),)
