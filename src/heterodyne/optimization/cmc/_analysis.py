@@ -28,7 +28,6 @@ from heterodyne.optimization.cmc._sharded import sample_shards
 from heterodyne.optimization.cmc._statistics import import_statistics
 from heterodyne.optimization.cmc._verdict import Verdict, judge
 from heterodyne.optimization.derived import Derived
-from heterodyne.optimization.nlsq.config import NLSQConfig
 from heterodyne.optimization.nlsq.core import Fit
 from heterodyne.optimization.nlsq.search import compile_search
 from heterodyne.optimization.posterior import Posterior
@@ -96,7 +95,6 @@ def compile_analysis(
     config: CMCConfig,
     *,
     engine: EngineName = "auto",
-    fit: NLSQConfig | None = None,
 ) -> None:
     """Have the code of fit and draws compiled in the background, in the order of its use.
 
@@ -104,9 +102,8 @@ def compile_analysis(
         problem: What is going to be fitted.
         config: Settings of the draws.
         engine: What will draw.
-        fit: Settings of the fit; defaults if None.
     """
-    compile_search(problem, fit or NLSQConfig())
+    compile_search(problem)
     posterior = Posterior(problem.coordinates, problem.scaling)
     target = Target(problem.data, jnp.asarray(1.0))
     compile_frames(posterior)

@@ -28,7 +28,6 @@ from heterodyne.optimization.cmc._shard_plan import compile_shards
 from heterodyne.optimization.cmc._shard_store import run_keeper
 from heterodyne.optimization.cmc._shard_task import Elsewhere, Transport, rules_of
 from heterodyne.optimization.cmc._verdict import Verdict
-from heterodyne.optimization.nlsq.config import NLSQConfig
 from heterodyne.optimization.nlsq.core import Fit
 from heterodyne.optimization.nlsq.record import fit_record
 from heterodyne.optimization.problem import Problem
@@ -106,7 +105,7 @@ def run(
 def _prepare(config: RunConfig, problem: Problem) -> None:
     """Have code compiled while the data are fitted."""
     settings, engine = config.cmc_config(), config.optimization.engine
-    compile_analysis(problem, settings, engine=engine, fit=NLSQConfig.of(config.optimization.nlsq))
+    compile_analysis(problem, settings, engine=engine)
     # The nodes of a cluster keep compiled code of their own.
     if asks_for_shards(settings) and engine != "nuts" and config.cluster is None:
         compile_shards(problem)

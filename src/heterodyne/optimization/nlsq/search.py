@@ -21,7 +21,8 @@ from heterodyne.optimization.coordinates.curves import EXPONENTS, OFFSETS, PREFA
 from heterodyne.optimization.coordinates.physics import PhysicsCoordinates
 from heterodyne.optimization.nlsq.coarse import coarsened
 from heterodyne.optimization.nlsq.config import NLSQConfig
-from heterodyne.optimization.nlsq.solve import Solutions, compile_solver, objective_value, solve
+from heterodyne.optimization.nlsq.derivatives import compile_derivatives, objective_value
+from heterodyne.optimization.nlsq.solve import Solutions, solve
 from heterodyne.optimization.nlsq.starts import starting_points, to_coordinates
 from heterodyne.optimization.problem import Problem
 from heterodyne.optimization.scaling import Scaling
@@ -61,7 +62,7 @@ def search(problem: Problem, config: NLSQConfig, on_event: EventSink = ignore_ev
         averaged frames.
     """
     coarse = coarsened(problem)
-    _compile(problem, coarse, config)
+    _compile(problem, coarse)
     total = config.n_rounds + 1 if coarse is problem else config.n_rounds + 2
     found = _explored(coarse, config, lambda k: on_event(Progress("search", k, total)))
     if coarse is not problem:
@@ -72,20 +73,19 @@ def search(problem: Problem, config: NLSQConfig, on_event: EventSink = ignore_ev
     return found.best(config.n_starts)
 
 
-def compile_search(problem: Problem, config: NLSQConfig) -> None:
+def compile_search(problem: Problem) -> None:
     """Have the code of ``search`` compiled in the background.
 
     Args:
         problem: As it will be given.
-        config: Likewise.
     """
-    _compile(problem, coarsened(problem), config)
+    _compile(problem, coarsened(problem))
 
 
-def _compile(problem: Problem, coarse: Problem, config: NLSQConfig) -> None:
-    compile_solver(coarse, config.n_starts)
+def _compile(problem: Problem, coarse: Problem) -> None:
+    compile_derivatives(coarse)
     if coarse is not problem:
-        compile_solver(problem, min(_MODES, config.n_starts))
+        compile_derivatives(problem)
 
 
 def _explored(problem: Problem, config: NLSQConfig, on_round: Callable[[int], None]) -> Solutions:

@@ -9,25 +9,19 @@ separable kernel, with contrast, offset and sigma eliminated.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
+from heterodyne._cores import usable_cores
 from heterodyne._typing import BoolArray, FloatArray, JaxArray
 from heterodyne.core._jax import jax, jnp
-from heterodyne.core.ahead import compile_ahead
-from heterodyne.core.information import gram
-from heterodyne.core.likelihood import PairData
-from heterodyne.optimization.coordinates.physics import PhysicsCoordinates
-from heterodyne.optimization.prior import LogPrior
-from heterodyne.optimization.problem import Problem, Profile, profile_at, profiled_information
-from heterodyne.optimization.scaling import Scaling
+from heterodyne.optimization.nlsq.derivatives import Derivatives, differentiate
+from heterodyne.optimization.problem import Problem
 
-_STATIC = ("coordinates", "scaling")
 _LARGEST_DAMPING = 1e12
-_TRACE_OF_PRIOR = 1e-3
 # Creeping along a valley that the data leave open ends when so many iterations together
 # gain less than so many times the tolerance.
 _PATIENCE = 25
@@ -36,33 +30,17 @@ _STANDSTILL = 100.0
 _LEAST_CURVATURE = 1e-10
 
 
-class _Derivatives(NamedTuple):
-    """Value, gradient and curvature of the objective, one row per start.
-
-    ``floor`` is the least information that the damping assumes on each coordinate.
-    """
-
-    objective: JaxArray
-    gradient: JaxArray
-    curvature: JaxArray
-    floor: JaxArray
-    squares: JaxArray
-    by_angle: JaxArray
-    contrast: JaxArray
-    offset: JaxArray
-
-
 class _State(NamedTuple):
     """State of the search, one row per start."""
 
     y: JaxArray
-    at: _Derivatives
+    at: Derivatives
     scale: JaxArray
     damping: JaxArray
     growth: JaxArray
 
     @classmethod
-    def at_start(cls, y: FloatArray, at: _Derivatives) -> _State:
+    def at_start(cls, y: FloatArray, at: Derivatives) -> _State:
         """Start from points, in NumPy, for JAX would compile each of the steps."""
         diagonal = np.diagonal(np.asarray(at.curvature), axis1=1, axis2=2)
         diagonal = np.maximum(diagonal, np.asarray(at.floor))
@@ -111,85 +89,6 @@ class Solutions(NamedTuple):
         return Solutions(*(field[order] for field in self))
 
 
-def objective_value(
-    y: JaxArray, data: PairData, coordinates: PhysicsCoordinates, scaling: Scaling
-) -> JaxArray:
-    """Return n log(sum of squares) - 2 log(prior density of the coordinates), scalar."""
-    parameters, log_det = coordinates.forward(y)
-    prior = LogPrior.of(coordinates.space, coordinates.names)
-    log_prior = prior(parameters[coordinates.indices]) + log_det
-    squares = profile_at(parameters, data, scaling).squares
-    return data.n_pairs.sum() * jnp.log(squares) - 2.0 * log_prior
-
-
-class _Point(NamedTuple):
-    """Parameters and log determinant of the map, and their derivatives by p coordinates."""
-
-    parameters: JaxArray  # (14,)
-    log_det: JaxArray
-    jacobian: JaxArray  # (14, p)
-    slope: JaxArray  # (p,)
-
-    @classmethod
-    def of(cls, y: JaxArray, coordinates: PhysicsCoordinates) -> _Point:
-        def twice(x: JaxArray) -> tuple[tuple[JaxArray, JaxArray], tuple[JaxArray, JaxArray]]:
-            mapped = coordinates.forward(x)
-            return mapped, mapped
-
-        slopes, values = jax.jacfwd(twice, has_aux=True)(y)
-        return cls(*values, *slopes)
-
-
-@partial(jax.jit, static_argnames=_STATIC)
-def _differentiate(
-    y: JaxArray,
-    active: JaxArray,
-    prior_weight: JaxArray,
-    data: PairData,
-    coordinates: PhysicsCoordinates,
-    scaling: Scaling,
-) -> _Derivatives:
-    """Differentiate at every start; the information is zero where not active."""
-    n = data.n_pairs.sum()
-    prior = LogPrior.of(coordinates.space, coordinates.names)
-
-    def likelihood(parameters: JaxArray) -> tuple[JaxArray, Profile]:
-        profile = profile_at(parameters, data, scaling)
-        return n * jnp.log(profile.squares), profile
-
-    def with_prior(point: _Point) -> tuple[JaxArray, ...]:
-        (value, profile), slope = jax.value_and_grad(likelihood, has_aux=True)(point.parameters)
-        varying, rows = (x[coordinates.indices] for x in (point.parameters, point.jacobian))
-        log_prior, prior_slope = jax.value_and_grad(prior)(varying)
-        value -= 2.0 * prior_weight * (log_prior + point.log_det)
-        gradient = slope @ point.jacobian
-        gradient -= 2.0 * prior_weight * (prior_slope @ rows + point.slope)
-        distances = prior.standardised_slopes(varying)[:, None] * rows
-        return value, gradient, distances.T @ distances, *profile
-
-    def information(point: _Point, contrast: JaxArray) -> tuple[JaxArray, JaxArray]:
-        near = jnp.zeros(coordinates.size)
-        products = gram(lambda x: point.parameters + point.jacobian @ x, near, data)
-        full = scaling.information_by_angle(products, contrast)
-        return profiled_information(full.sum(0), coordinates.size), full
-
-    p, k = coordinates.size, scaling.size
-    nothing = (jnp.zeros((p, p)), jnp.zeros((data.n_angles, p + k, p + k)))
-
-    def where_active(part: tuple[JaxArray, _Point, JaxArray]) -> tuple[JaxArray, JaxArray]:
-        return jax.lax.cond(part[0], information, lambda *_: nothing, *part[1:])
-
-    points = jax.vmap(lambda x: _Point.of(x, coordinates))(y)
-    value, gradient, of_prior, squares, contrast, offset = jax.vmap(with_prior)(points)
-    reduced, full = jax.lax.map(where_active, (active, points, contrast))
-    # Without the prior a trace of its curvature, but not of its gradient, stays: it stops
-    # steps along directions on which the data say nothing.
-    weight = jnp.maximum(prior_weight, _TRACE_OF_PRIOR)
-    curvature = reduced * (n / squares)[:, None, None] + weight * of_prior
-    floor = jnp.diagonal(of_prior, axis1=1, axis2=2)
-    return _Derivatives(value, gradient, curvature, floor, squares, full, contrast, offset)
-
-
 @jax.jit
 def _propose(s: _State) -> tuple[JaxArray, JaxArray]:
     """Return trial points and the decrease predicted for them."""
@@ -203,7 +102,7 @@ def _propose(s: _State) -> tuple[JaxArray, JaxArray]:
 
 @jax.jit
 def _update(
-    s: _State, active: JaxArray, trial: JaxArray, predicted: JaxArray, new: _Derivatives
+    s: _State, active: JaxArray, trial: JaxArray, predicted: JaxArray, new: Derivatives
 ) -> _State:
     """Accept or refuse trial points and set the damping (Nielsen's rule)."""
     sound = (
@@ -229,21 +128,6 @@ def _update(
     )
 
 
-def compile_solver(problem: Problem, n_starts: int) -> None:
-    """Have the code of ``solve`` compiled in the background.
-
-    Args:
-        problem: As it will be given.
-        n_starts: Number of starts.
-    """
-    y = np.zeros((n_starts, problem.coordinates.size))
-    given = np.zeros(n_starts, bool)
-    weight = np.asarray(1.0)
-    compile_ahead(
-        _differentiate, y, given, weight, problem.data, problem.coordinates, problem.scaling
-    )
-
-
 def solve(
     problem: Problem,
     starts: FloatArray,
@@ -265,25 +149,26 @@ def solve(
             more.
         batch: Number of starts for which code is compiled, if more than are given.
     """
-    parts = (np.asarray(prior_weight), problem.data, problem.coordinates, problem.scaling)
     n_starts = starts.shape[0]
     y = np.concatenate([starts, starts[:1].repeat(max(batch - n_starts, 0), axis=0)])
     given = np.arange(y.shape[0]) < n_starts
-    first = _differentiate(y, given, *parts)
-    state = _State.at_start(y, first)
-    usable = np.isfinite(np.asarray(first.objective))
-    progress = _Progress.of(np.asarray(first.objective), usable & given)
-    for k in range(1, max_iterations + 1):
-        trial, predicted = _propose(state)
-        progress.settle(np.asarray(predicted) < tolerance)
-        if not progress.active.any():
-            break
-        new = _differentiate(trial, progress.active, *parts)
-        state = _update(state, progress.active, trial, predicted, new)
-        progress.give_up(np.asarray(state.damping) >= _LARGEST_DAMPING)
-        if k % _PATIENCE == 0:
-            now = np.asarray(state.at.objective)
-            progress.look_back(now, _STANDSTILL * tolerance, (max_iterations - k) / _PATIENCE)
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        first = differentiate(problem, y, given, np.full(len(y), np.inf), prior_weight, pool)
+        state = _State.at_start(y, first)
+        usable = np.isfinite(np.asarray(first.objective))
+        progress = _Progress.of(np.asarray(first.objective), usable & given)
+        for k in range(1, max_iterations + 1):
+            trial, predicted = map(np.asarray, _propose(state))
+            progress.settle(predicted < tolerance)
+            if not progress.active.any():
+                break
+            beat = np.asarray(state.at.objective)
+            new = differentiate(problem, trial, progress.active, beat, prior_weight, pool)
+            state = _update(state, progress.active, trial, predicted, new)
+            progress.give_up(np.asarray(state.damping) >= _LARGEST_DAMPING)
+            if k % _PATIENCE == 0:
+                now = np.asarray(state.at.objective)
+                progress.look_back(now, _STANDSTILL * tolerance, (max_iterations - k) / _PATIENCE)
     objective = np.where(usable, np.asarray(state.at.objective), np.inf)
     at = state.at
     score = objective
