@@ -78,6 +78,29 @@ def test_the_view_fits_a_terminal_of_80_columns(work):
     assert any("x3004c0s13b0n0:4194304" in one and "20 min" in one for one in lines)
 
 
+def test_long_names_and_words_go_on_in_a_second_line(work):
+    about = facts(work.path.parent)
+    name = "scan_0123456789_sheared_gel_q0.0054"
+    for task in about["work"]["tasks"][2:5]:
+        task["name"] = name
+    about["work"]["tasks"][3] |= {"stage": "plain draws (populations)", "attempts": 2}
+    text = on_terminal(about)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+    assert {"running", "where", "for", "heard", "doing"} <= set(text.split())
+    assert "10 min" in text
+    assert "2 s ago" in text
+    lines = text.splitlines()
+    head = next(one for one in lines if one.startswith("running"))
+    table = lines[lines.index(head) + 1 :]
+    # Read down a column: the pieces of a cell stand below each other.
+    names = "".join(one[: head.index("where")].strip() for one in table)
+    doing = " ".join(one[head.index("doing") :].strip() for one in table)
+    assert name in names
+    assert "plain draws (populations) 25% (attempt 2)" in doing
+    assert set(PROBLEM.split()) <= set(text.split())
+
+
 def test_the_line_says_it_in_one(work):
     text = line(facts(work.path.parent))
     assert "\n" not in text

@@ -229,6 +229,30 @@ def test_a_run_goes_on_to_the_same_draws_after_any_block(tmp_path):
         assert found.walks == expected.walks
 
 
+def test_populations_and_blocks_are_counted():
+    poor = points_around(coordinates_of(*FLAT), np.array([0.02, 2e2, 1e-3, 0.02]))
+    sampler = EnsembleSampler(
+        POSTERIOR, target_of(*FLAT), poor, seed=4, n_groups=2, n_steps=81, stage="plain draws"
+    )
+    events, states = [], []
+    drive(sampler, sampler.start(), never, states.append, events.append)
+    stages = [event.stage for event in events]
+    first = stages.index("plain draws")
+    assert first > 3
+    assert stages == ["plain draws (populations)"] * first + ["plain draws"] * (len(events) - first)
+    rising, counted = events[:first], events[first:]
+    done = [event.done for event in rising]
+    assert (done[0], done[-1], {event.total for event in rising}) == (0.0, 1.0, {1.0})
+    assert done == sorted(set(done))
+    powers = [0.0, *(state.power for state in states[: first - 1])]
+    assert [float(e.detail["power of the likelihood"]) for e in rising] == pytest.approx(
+        powers, rel=0.05
+    )
+    # Four blocks of adaptation, and of draws as many as 81 steps need.
+    assert [event.done for event in counted] == list(range(9))
+    assert {event.total for event in counted} == {8}
+
+
 def test_it_ends_when_all_blocks_are_done():
     poor = points_around(coordinates_of(*FLAT), np.array([0.02, 2e2, 1e-3, 0.02]))
     sampler = EnsembleSampler(POSTERIOR, target_of(*FLAT), poor, seed=4, n_groups=2, n_steps=81)
@@ -263,6 +287,7 @@ def test_engines_agree(independent):
     walked = analyse(fit, c2, CONFIG.cmc_config(), engine="ensemble")
     assert walked.draws.engine == "ensemble"
     assert walked.verdict.converged
+    assert walked.verdict.sentences[0].startswith("The groups of walkers agree")
     weighed = {row.name: row for row in analyse(fit, c2, CONFIG.cmc_config()).rows}
     for row in walked.rows:
         other = weighed[row.name]

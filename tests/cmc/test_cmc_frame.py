@@ -198,7 +198,8 @@ def fit_with_modes(*steps):
 def test_copies_of_a_mode_count_once_and_modes_of_equal_height_each():
     posterior, fit = fit_with_modes(0.0, 0.3, 40.0, 39.9, -40.0)
     frames = competing_frames(posterior, fit, fit.sigma)
-    first = np.array([frame.centre[0] for frame in frames])
+    first = np.array([frame.centre[0] for frame in frames.values()])
+    assert list(frames) == [0, 2, 4]
     expected = fit.modes.y[[0, 2, 4], 0]
     np.testing.assert_allclose(first, expected, rtol=1e-12)
 

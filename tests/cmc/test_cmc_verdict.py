@@ -55,6 +55,19 @@ def test_a_converged_run_of_independent_errors():
     )
 
 
+@pytest.mark.parametrize(
+    ("diagnosis", "who"),
+    [
+        (replace(GOOD, bfmi=(0.9,)), "halves of the one chain"),
+        (replace(GOOD, bfmi=()), "groups of walkers"),
+        (replace(GOOD, bfmi=(), k_hat=0.3, kish=2000.0), "independent groups of draws"),
+    ],
+)
+def test_what_agrees_is_named_after_the_engine(diagnosis, who):
+    found = judge(ROWS, diagnosis, INDEPENDENT)
+    assert found.sentences[0] == f"The {who} agree: the largest R-hat is 1.003 (allowed 1.01)."
+
+
 def test_a_converged_run_of_speckles():
     found = judge(CORRECTED, GOOD, SPECKLES)
     assert found.converged

@@ -61,6 +61,7 @@ def changed(*path, value):
     [
         (("experimental_data", "file_path"), True),
         (("output", "directory"), True),
+        (("optimization", "engine"), False),
         (("experimental_data", "layout"), False),
         (("optimization", "method"), False),
     ],

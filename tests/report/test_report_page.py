@@ -276,6 +276,37 @@ def test_weighted_points_are_explained(copy):
     assert "✗ fails" in kish
 
 
+@pytest.mark.parametrize(
+    ("engine", "others"),
+    [("ensemble", ()), ("importance (plain), ensemble (corrected)", ("Importance sampling",))],
+)
+def test_walkers_are_explained(copy, engine, others):
+    def walk(summary):
+        kept = ("chains", "draws", "r_hat_max", "ess_bulk_min", "ess_tail_min")
+        sampler = {name: summary["sampler"][name] for name in kept}
+        walks = {"walkers": 1024, "steps": 80, "powers": 49, "acceptance": 0.65}
+        walks |= {"k_hat": 0.42, "kish": 2000.0} if others else {"acceptance_of_jumps": 0.39}
+        summary["sampler"] = sampler | walks | {"engine": engine}
+
+    change(copy, "summary.json", walk)
+    text = str(sampler(read(copy)))
+    for words in (
+        "Half of the groups start at weighted points",
+        "drawn from the priors",
+        "differential evolution",
+        "draw from a mixture",
+        "Contrast and offset are integrated out",
+        "If groups of different starts describe the same values (R-hat)",
+        "from 80 steps of 1024 walkers",
+    ):
+        assert words in text
+    assert "NUTS walks" not in text
+    assert ("Importance sampling draws points" in text) == bool(others)
+    found = Page(render(read(copy))).text
+    assert "one colour per group of walkers" in found
+    assert "colour per chain" not in found
+
+
 def test_numbers_that_a_run_could_not_find_are_dashes(copy):
     def forget(summary):
         for row in summary["rows"]:

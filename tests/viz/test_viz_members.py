@@ -62,6 +62,17 @@ def test_series_of_one_q_stand_side_by_side():
     assert np.all(x[2, :-1] < x[0, 1:])
 
 
+@pytest.mark.parametrize("q", [Q, (0.004, 0.005), (0.0054,)])
+@pytest.mark.parametrize("n", [1, 3, 9])
+def test_no_point_lies_at_the_edge_of_its_panel(q, n):
+    curves = {"v": {f"t = {k} s": series(100.0 + k, x=q) for k in range(n)}}
+    panel = next(iter(panels(over_members(curves)).values()))
+    low, high = np.log(panel.get_xlim())
+    x = np.log([line.get_xdata()[0] for line in markers(panel)])
+    assert low + 0.03 * (high - low) < x.min()
+    assert x.max() < high - 0.03 * (high - low)
+
+
 def test_only_j_and_v_have_a_mean_and_only_over_q():
     flat = panels(over_members(everything(series([3.0, 4.0, 5.0]))))
     assert [len(guides(panel)) for panel in flat.values()] == [1, 1, 1, 0]

@@ -121,7 +121,9 @@ def measured(value: float, error: float | None) -> tuple[str, str]:
     decimals = min(max(0, 1 - math.floor(math.log10(error)) + shift), 12)
     suffix = f"e{shift:+03d}" if shift else ""
     scale = 10.0**shift
-    return f"{value / scale:.{decimals}f}{suffix}", f"{error / scale:.{decimals}f}{suffix}"
+    # Adding 0 turns the -0 of a small negative value into 0.
+    rounded = round(value / scale, decimals) + 0.0
+    return f"{rounded:.{decimals}f}{suffix}", f"{error / scale:.{decimals}f}{suffix}"
 
 
 def findings(found: Iterable[Mapping[str, Any]]) -> str:

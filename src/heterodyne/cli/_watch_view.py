@@ -80,7 +80,7 @@ def view(about: Mapping[str, Any]) -> RenderableType:
         parts += [Text(), _table(rows)]
     problems = _problems(work)
     if problems:
-        parts += [Text(), *(Text.assemble((f"{a}  ", "red"), b) for a, b in problems)]
+        parts += [Text(), _grid(problems)]
     note = _note(about)
     return Group(*parts, Text(), Text(note, "bold")) if note else Group(*parts)
 
@@ -103,10 +103,23 @@ def _table(rows: Sequence[Sequence[str]]) -> RenderableType:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for name in _HEADER:
         right = name in ("for", "heard")
-        table.add_column(name, justify="right" if right else "left", no_wrap=True)
+        # Where the terminal is narrow, names and words go on in a second line.
+        table.add_column(name, justify="right" if right else "left", no_wrap=right, overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     return table
+
+
+def _grid(problems: Sequence[tuple[str, str]]) -> RenderableType:
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(style="red", overflow="fold")
+    grid.add_column(overflow="fold")
+    for name, problem in problems:
+        grid.add_row(Text(name), Text(problem))
+    return grid
 
 
 def _counts(work: Mapping[str, Any]) -> list[tuple[Status, str]]:

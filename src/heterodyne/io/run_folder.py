@@ -114,8 +114,15 @@ class RunFolder:
     def check(self, manifest: Mapping[str, Any]) -> None:
         """Refuse a folder that belongs to another run; one of no run passes.
 
+        Runs are the same where ``data.sha256`` of their manifests, the content of the data file,
+        and their ``config_sha256`` agree. Versions, command line and the path of the data may
+        differ.
+
+        Args:
+            manifest: That of the run that wants the folder.
+
         Raises:
-            ConfigError: Its manifest names other data or other settings.
+            ConfigError: Its manifest names other data or other settings, or cannot be read.
         """
         if not self.file(MANIFEST).exists():
             return
@@ -208,7 +215,16 @@ def make_manifest(
 
 
 def config_sha256(config: Mapping[str, Any]) -> str:
-    """Digest of the settings that act on results; where files lie does not count."""
+    """Return the SHA-256 of the settings that act on results, whatever the order of the keys.
+
+    It covers the whole resolved run file, with seed, engine, backend and defaults that nobody
+    wrote, except ``experimental_data.file_path``, ``output`` and ``cluster``, which say where
+    things are and who works. The content of the data file has a digest of its own.
+    ``RunFolder.check`` refuses a folder in which one of the two differs.
+
+    Args:
+        config: Resolved run file, as ``config.json`` holds it.
+    """
     settings = dict(config)
     for first, *rest in _PLACES:
         inner = dict(settings.pop(first, None) or {})

@@ -77,7 +77,8 @@ class WorkFolder:
     ) -> WorkFolder:
         """Make the folder of work of a run, or take up the one with the same tasks.
 
-        A folder that was cancelled goes on. Rules may change; tasks may not.
+        A folder that was cancelled goes on. Rules may change; tasks may not. Whether data and
+        settings are those of the run is for ``RunFolder.check`` to say, which comes first.
 
         Args:
             run_folder: Folder of the run; it exists.

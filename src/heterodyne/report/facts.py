@@ -81,6 +81,23 @@ def _how_it_works(s: Mapping[str, Any]) -> Iterator[str]:
             "the weights are stable and independent groups of points describe the same values, "
             "the result does not depend on the approximation."
         )
+    if "ensemble" in str(s.get("engine") or ""):
+        yield (
+            "Ensemble sampling moves many walkers at once, in groups. Half of the groups start at "
+            "weighted points around the minima of the fit. The others start from populations "
+            "that know nothing of the fit: they are drawn from the priors, and the data then "
+            "count with a power that grows from 0 to 1. A walker steps along the difference of "
+            "two other points (differential evolution), or jumps to a draw from a mixture that "
+            "was fitted to earlier walkers, which can lie in another minimum. The posterior "
+            "decides whether it goes there. Contrast and offset are integrated out of this "
+            "decision and drawn anew with each step, and so is f2 where f0 varies too."
+        )
+        yield (
+            "If groups of different starts describe the same values (R-hat), and their draws are "
+            "worth enough independent ones (effective draws), the result does not depend on "
+            "where walkers started. Draws from before mixture and differences were settled are "
+            "not used."
+        )
     if known(s.get("bfmi_min")):
         yield (
             "NUTS walks through all parameter values that fit the data. Several chains start at "
@@ -278,8 +295,10 @@ def words() -> Html:
                 ("Draw", "One set of parameter values that fits the data and the priors. Means "
                  "and intervals are taken over all draws."),
                 ("Chain", "A series of draws from one starting point."),
-                ("R-hat", "Spread of all chains over the spread within one. It is 1 when they "
-                 "agree."),
+                ("Group", "Draws from weighted points, or of walkers, that no other group has. It "
+                 "stands in for a chain."),
+                ("R-hat", "Spread of all chains or groups over the spread within one. It is 1 "
+                 "when they agree."),
                 ("Effective draws", "How many independent draws the draws are worth."),
                 ("Contraction", "1 − width of the posterior / width of the prior: 1 where the "
                  "data decide, 0 where the prior does."),

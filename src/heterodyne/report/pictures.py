@@ -174,15 +174,18 @@ def sampler_pictures(run: Run) -> list[Html]:
     energy = run.draws.get("sample_stats", {}).get("energy")
     if rows:
         figure = sampler.overview(rows, limits.get("r_hat", 1.01), limits.get("ess", 400))
-        found.append(picture(figure, "Agreement of the chains and effective draws; orange fails."))
+        words = "Agreement of the chains or groups, and effective draws; orange fails."
+        found.append(picture(figure, words))
     # Draws that were picked by weights have no order to show.
-    weighed = known((run.summary.get("sampler") or {}).get("points"))
+    recorded = run.summary.get("sampler") or {}
+    weighed = known(recorded.get("points"))
     worst = [] if weighed else _worst(run, rows)
     if worst:
         labels = {row["name"]: _label(row) for row, _ in worst}
         figure = sampler.traces({row["name"]: chains for row, chains in worst}, labels)
+        one = "group of walkers, walker by walker" if known(recorded.get("walkers")) else "chain"
         words = (
-            "The least settled quantities, one colour per chain. Healthy chains lie on top of "
+            f"The least settled quantities, one colour per {one}. Healthy ones lie on top of "
             "each other, and their ranks are even."
         )
         found.append(picture(figure, words))

@@ -203,8 +203,11 @@ def _horizontal(panel: Axes, series: Series, names: Sequence[str] | None) -> Non
         return
     x = np.unique([p.x for some in series.values() for p in some])
     panel.set_xscale("log")
-    factor = max(float(x[-1] / x[0]) ** 0.06, 1.06)
-    panel.set_xlim(x[0] / factor, x[-1] * factor)
+    # Series are moved apart, the outermost ones beyond the first and the last q.
+    moved = _shifts(x.tolist(), len(series), True)
+    low, high = moved(float(x[0]), 0), moved(float(x[-1]), len(series) - 1)
+    room = max((high / low) ** 0.06, 1.06)
+    panel.set_xlim(low / room, high * room)
     _ticks_at(panel, x)
     panel.set_xlabel("q (1/Å)")
 

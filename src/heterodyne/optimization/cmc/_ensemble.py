@@ -47,6 +47,8 @@ _EVERY = 2
 _COMPONENTS, _FIRST_COMPONENTS = 24, 12
 _FITTED = 0.7
 _BROAD = 0.05
+# Root of the power of the likelihood that grows about evenly with time.
+_EVENLY = 0.25
 # Points that stand for weighted ones.
 _PICKED = 2000
 # Most draws of each walker.
@@ -227,9 +229,14 @@ class EnsembleSampler:
         return state.in_groups and state.n_blocks >= self._most_blocks
 
     def progress(self, state: EnsembleState) -> Progress:
-        """Say how many blocks are done, the powers of the likelihood left out."""
-        done = max(state.n_blocks, 0) if state.in_groups else 0
-        return Progress(self.stage, done, self._most_blocks)
+        """Say how far the populations are, then how many blocks of the groups are done.
+
+        These are two stages: how long one takes says nothing about the other.
+        """
+        if not state.in_groups:
+            detail = {"power of the likelihood": f"{state.power:.2g}"}
+            return Progress(f"{self.stage} (populations)", state.power**_EVENLY, 1.0, detail)
+        return Progress(self.stage, state.block - state.started, _ADAPTED + self._most_blocks)
 
     def draws(self, state: EnsembleState) -> Draws:
         """Return where the walkers were in the later half of the blocks."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 from typing import NamedTuple
 
@@ -170,27 +171,38 @@ def mode_frame(posterior: Posterior, fit: Fit, noise_scale: float, rank: int = 0
     return laplace_frame(posterior, y, information, noise_scale, fit.problem.n_pairs)
 
 
-def competing_frames(posterior: Posterior, fit: Fit, noise_scale: float) -> tuple[Frame, ...]:
+def competing_frames(posterior: Posterior, fit: Fit, noise_scale: float) -> dict[int, Frame]:
     """Frames of the modes of a fit that may hold posterior mass, the best one first.
 
-    A mode that several starts found counts once: modes are the same where their distance, in
-    widths of the wider one, is that of two draws of one normal distribution. Their heights say
-    nothing about that, for exchanging the components hardly changes the density.
+    A mode that several starts found counts once.
 
     Args:
         posterior: Map and priors.
         fit: The fit.
         noise_scale: Estimate of sigma that scales its prior.
+
+    Returns:
+        Frames by the rank of their mode in the fit.
     """
     excess = fit.modes.score - fit.modes.score[0]
-    chosen: list[Frame] = []
+    chosen: dict[int, Frame] = {}
     for rank in np.flatnonzero(excess <= COMPETING).tolist():
         frame = mode_frame(posterior, fit, noise_scale, rank)
-        if all(_squared_distance(frame, other) > posterior.size for other in chosen):
-            chosen.append(frame)
+        if apart(frame, chosen.values()):
+            chosen[rank] = frame
         if len(chosen) == _MOST_MODES:
             break
-    return tuple(chosen)
+    return chosen
+
+
+def apart(frame: Frame, others: Iterable[Frame]) -> bool:
+    """Whether a mode is none of the others.
+
+    Modes are the same where their distance, in widths of the wider one, is that of two draws of
+    one normal distribution. Their heights say nothing about that, for exchanging the components
+    hardly changes the density.
+    """
+    return all(_squared_distance(frame, other) > frame.centre.size for other in others)
 
 
 def _squared_distance(first: Frame, second: Frame) -> float:

@@ -28,6 +28,7 @@ from heterodyne.optimization.cmc._frame import (
 )
 from heterodyne.optimization.cmc._importance import ImportanceSampler, weighted_frame
 from heterodyne.optimization.cmc._nuts import Target
+from heterodyne.optimization.cmc._plateaus import plateau_frames
 from heterodyne.optimization.cmc._quantities import Quantities
 from heterodyne.optimization.cmc._sampler import Sampler, Schedule
 from heterodyne.optimization.derived import Derived
@@ -223,8 +224,10 @@ class Passes(Drawing):
         return self.sample(CORRECTED, target, (frame,)), noise
 
     def frames(self) -> tuple[Frame, ...]:
-        """Normal approximations, for independent errors, of the modes that compete."""
-        return competing_frames(self.posterior, self.fit, self.scale)
+        """Normal approximations, for independent errors, of modes and plateaus that compete."""
+        parts = (self.posterior, self.fit, self.scale)
+        modes = competing_frames(*parts)
+        return (*modes.values(), *plateau_frames(*parts, tuple(modes), self.schedule.seed))
 
 
 def state_key(name: str, engine: str) -> str:

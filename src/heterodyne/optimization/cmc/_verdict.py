@@ -87,7 +87,7 @@ def judge(
 
 
 def _convergence(d: Diagnosis, limits: Thresholds) -> Iterator[str]:
-    who = "chains" if len(d.bfmi) > 1 else "halves of the one chain"
+    who = {0: "groups of walkers", 1: "halves of the one chain"}.get(len(d.bfmi), "chains")
     if d.k_hat is not None:
         who = "independent groups of draws"
     name, r_hat = d.worst_r_hat

@@ -22,6 +22,8 @@ from heterodyne.optimization.nlsq.derivatives import Derivatives, differentiate
 from heterodyne.optimization.problem import Problem
 
 _LARGEST_DAMPING = 1e12
+# Curvature that is assumed of coordinates that stay where they are.
+_IMMOVABLE = 1e200
 # Creeping along a valley that the data leave open ends when so many iterations together
 # gain less than so many times the tolerance.
 _PATIENCE = 25
@@ -40,12 +42,12 @@ class _State(NamedTuple):
     growth: JaxArray
 
     @classmethod
-    def at_start(cls, y: FloatArray, at: Derivatives) -> _State:
+    def at_start(cls, y: FloatArray, at: Derivatives, held: BoolArray) -> _State:
         """Start from points, in NumPy, for JAX would compile each of the steps."""
         diagonal = np.diagonal(np.asarray(at.curvature), axis1=1, axis2=2)
         diagonal = np.maximum(diagonal, np.asarray(at.floor))
         ones = np.ones(y.shape[0])
-        scale = np.where(diagonal > 0, diagonal, 1.0)
+        scale = np.where(held, _IMMOVABLE, np.where(diagonal > 0, diagonal, 1.0))
         return cls(*jax.device_put((y, at, scale, 1e-2 * ones, 2.0 * ones)))
 
 
@@ -136,6 +138,7 @@ def solve(
     max_iterations: int,
     tolerance: float,
     batch: int = 0,
+    held: BoolArray | None = None,
 ) -> Solutions:
     """Minimise the objective from every start.
 
@@ -148,13 +151,17 @@ def solve(
             chi-square, is below this, or when many iterations together have gained little
             more.
         batch: Number of starts for which code is compiled, if more than are given.
+        held: Coordinates that keep the values of their start, shape (n_starts, p); none if
+            None.
     """
     n_starts = starts.shape[0]
     y = np.concatenate([starts, starts[:1].repeat(max(batch - n_starts, 0), axis=0)])
     given = np.arange(y.shape[0]) < n_starts
     with ThreadPoolExecutor(usable_cores()) as pool:
         first = differentiate(problem, y, given, np.full(len(y), np.inf), prior_weight, pool)
-        state = _State.at_start(y, first)
+        kept = np.zeros(y.shape, bool)
+        kept[:n_starts] = False if held is None else held
+        state = _State.at_start(y, first, kept)
         usable = np.isfinite(np.asarray(first.objective))
         progress = _Progress.of(np.asarray(first.objective), usable & given)
         for k in range(1, max_iterations + 1):
@@ -169,10 +176,18 @@ def solve(
             if k % _PATIENCE == 0:
                 now = np.asarray(state.at.objective)
                 progress.look_back(now, _STANDSTILL * tolerance, (max_iterations - k) / _PATIENCE)
-    objective = np.where(usable, np.asarray(state.at.objective), np.inf)
+    weighed = prior_weight > 0.0
+    return _summarised(state, usable, progress.converged, n_starts, weighed=weighed)
+
+
+def _summarised(
+    state: _State, usable: BoolArray, converged: BoolArray, n_starts: int, *, weighed: bool
+) -> Solutions:
+    """Take what is asked for out of a state; modes of a posterior are weighed by their volume."""
     at = state.at
+    objective = np.where(usable, np.asarray(at.objective), np.inf)
     score = objective
-    if prior_weight > 0.0:
+    if weighed:
         score = objective + _log_determinants(np.asarray(at.curvature), np.isfinite(objective))
     return Solutions(
         y=np.asarray(state.y)[:n_starts],
@@ -183,7 +198,7 @@ def solve(
         floor=np.asarray(at.floor)[:n_starts],
         contrast=np.asarray(at.contrast)[:n_starts],
         offset=np.asarray(at.offset)[:n_starts],
-        converged=progress.converged[:n_starts],
+        converged=converged[:n_starts],
     )
 
 
