@@ -22,6 +22,7 @@ from heterodyne.data import open_two_time, select
 from heterodyne.io.batch_folder import BatchFolder
 from heterodyne.io.work_folder import Record, Task, WorkFolder
 from heterodyne.optimization.cmc import _pipeline
+from heterodyne.optimization.cmc._verdict import Verdict
 
 WAVEVECTORS = ("0.004", "0.0054", "0.012")
 NAMES = [f"q{q}" for q in WAVEVECTORS]
@@ -62,7 +63,7 @@ def test_simulated_q_have_speckles_of_their_own(several):
         assert np.allclose(select(file, q=float(q)).c2, expected, rtol=1e-6)
 
 
-def summary(q, *, converged=True):
+def summary(q, *, converged=True, fits=True):
     units = {"J_ref": "Å²/s", "J_sample": "Å²/s", "v": "Å/s", "s": ""}
     rows = [
         {"name": f"{curve}({t} s)", "unit": unit, "kind": "derived", "median": 1e6 * q, "sd": 100.0,
@@ -70,8 +71,7 @@ def summary(q, *, converged=True):
         for curve, unit in units.items() for t in (0.3, 1.2, 2.2)
     ]  # fmt: skip
     return {
-        "verdict": {"converged": converged, "headline": "H.", "sentences": ["Why."],
-                    "advice": [], "believe": "plain"},
+        "verdict": Verdict(converged, fits, "H.", ("Why.",), (), "plain").as_dict(),
         "rows": rows,
         "sampler": {"engine": "importance", "r_hat_max": 1.0 if converged else 1.5,
                     "ess_bulk_min": 900.0, "ess_tail_min": 800.0},
@@ -143,6 +143,14 @@ def test_a_member_without_results_or_convergence_leaves_the_others_alone(
     )
     assert done.err == "warning: q0.004: several.h5: the beam was off.\n"
     assert json.loads((tmp_path / "results" / "batch.json").read_text()).items() <= document.items()
+
+
+def test_a_member_whose_model_does_not_fit_is_not_to_be_used(run, batch_file, sampler):
+    sampler.outcomes |= {0.0054: summary(0.0054, fits=False)}
+    done = run("sample", batch_file, "--json", "--quiet")
+    assert done.code == 3
+    assert [one["converged"] for one in done.document["members"]] == [True, False, True]
+    assert done.document["members"][1]["reasons"] == ["the model does not fit"]
 
 
 def test_a_batch_without_any_results_has_the_code_of_data(run, batch_file, sampler):

@@ -12,6 +12,7 @@ from heterodyne.cli import demo
 from heterodyne.data.truth import read_truth
 from heterodyne.io.run_folder import CURVES, MAPS, RunFolder
 from heterodyne.optimization.cmc import _pipeline
+from heterodyne.optimization.cmc._verdict import Verdict
 from heterodyne.viz import posterior
 
 
@@ -43,14 +44,11 @@ def sampler(monkeypatch):
     calls = SimpleNamespace(converged=True, commands=[])
 
     def run(config, data, folder, on_event, *, resume=False, transport=None):
-        verdict = {
-            "converged": calls.converged, "headline": "Drawn.", "sentences": [], "advice": [],
-            "believe": "corrected",
-        }  # fmt: skip
-        summary = {"verdict": verdict, "rows": ROWS}
+        verdict = Verdict(calls.converged, True, "Drawn.", (), (), "corrected")
+        summary = {"verdict": verdict.as_dict(), "rows": ROWS}
         calls.commands.append(folder.manifest["command"])
         folder.write_json("summary.json", summary)
-        return SimpleNamespace(verdict=SimpleNamespace(converged=calls.converged), summary=summary)
+        return SimpleNamespace(verdict=verdict, summary=summary)
 
     def build(folder):
         path = folder / "report.html"

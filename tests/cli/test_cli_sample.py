@@ -11,6 +11,7 @@ from heterodyne._events import Message
 from heterodyne.cli._tasks import perform
 from heterodyne.io.work_folder import Task, WorkFolder
 from heterodyne.optimization.cmc import _pipeline
+from heterodyne.optimization.cmc._verdict import Verdict
 from heterodyne.optimization.cmc.backends import _local_work, cluster
 
 
@@ -22,14 +23,13 @@ def row(name, *, corrected=None, contraction=0.9, unit="Å/s"):
     }  # fmt: skip
 
 
-def summary(converged=True, **changes):
-    verdict = {
-        "converged": converged,
-        "headline": "The chains agree." if converged else "The chains do not agree.",
-        "sentences": ["All is well."],
-        "advice": ["Use it."],
-        "believe": "corrected",
-    }
+def verdict_of(converged, fits=True):
+    headline = "The chains agree." if converged else "The chains do not agree."
+    return Verdict(converged, fits, headline, ("All is well.",), ("Use it.",), "corrected")
+
+
+def summary(converged=True, fits=True, **changes):
+    verdict = json.loads(json.dumps(verdict_of(converged, fits).as_dict()))
     rows = [
         row("v0", corrected={"median": 1000.0, "sd": 80.0, "low": 840.0, "high": 1160.0}),
         row("f0", unit="", contraction=-0.5),
@@ -58,7 +58,7 @@ def pipeline(monkeypatch):
             on_event(Message("Drawing."))
             found = outcome()
             folder.write_json("summary.json", found)
-            verdict = SimpleNamespace(converged=found["verdict"]["converged"])
+            verdict = verdict_of(found["verdict"]["converged"], found["verdict"]["fits"])
             return SimpleNamespace(verdict=verdict, summary=found)
 
         def build(folder):
@@ -132,11 +132,12 @@ def test_a_wide_table_stays_on_the_page(run, run_file, pipeline):
     ]
 
 
-def test_a_run_that_has_not_converged_is_reported_with_code_3(run, run_file, pipeline, tmp_path):
-    pipeline(lambda: summary(converged=False))
+@pytest.mark.parametrize("bad", ["converged", "fits"])
+def test_a_run_that_cannot_be_used_is_reported_with_code_3(run, run_file, pipeline, tmp_path, bad):
+    pipeline(lambda: summary(**{bad: False}))
     done = run("sample", run_file)
     assert done.code == 3
-    assert done.out.startswith("The chains do not agree.")
+    assert done.out.startswith("The chains do not agree." if bad == "converged" else "The chains")
     assert "to believe" not in done.out
     assert (tmp_path / "results" / "report.html").exists()
 

@@ -78,6 +78,31 @@ def test_a_converged_run_of_speckles():
     assert "about 400 effective speckles an angle" in said(found)
 
 
+@pytest.mark.parametrize(
+    ("noise", "reduced", "fits", "sentence"),
+    [
+        (INDEPENDENT, 1.19, True, ""),
+        (INDEPENDENT, 1.21, False, "larger than the noise between neighbours"),
+        (replace(INDEPENDENT, misfit=5.9), 1.0, True, ""),
+        (replace(INDEPENDENT, misfit=6.1), 1.0, False, "same lag are not zero (6 standard"),
+        # Speckle noise makes both, whatever the model.
+        (replace(SPECKLES, misfit=50.0), 9.0, True, ""),
+    ],
+)
+def test_a_model_that_does_not_fit_is_not_to_be_used(noise, reduced, fits, sentence):
+    found = judge(CORRECTED, GOOD, noise, reduced_chi_square=reduced)
+    assert found.converged
+    assert (found.fits, found.usable, found.as_dict()["usable"]) == (fits, fits, fits)
+    assert found.headline.startswith("Converged." if fits else "The model does not fit: do not use")
+    assert sentence in said(found)
+    assert any("maps of residuals" in text for text in found.advice) == (not fits)
+
+
+def test_draws_that_did_not_converge_are_not_to_be_used_though_the_model_fits():
+    found = judge(ROWS, replace(GOOD, divergences=900), INDEPENDENT)
+    assert (found.converged, found.fits, found.usable) == (False, True, False)
+
+
 def test_speckles_without_a_correction_are_warned_of():
     found = judge(ROWS, GOOD, SPECKLES)
     assert found.believe == "plain"

@@ -12,7 +12,12 @@ from heterodyne.core import speckle
 from heterodyne.core._jax import jnp
 from heterodyne.core.correlation import correlation_matrix
 from heterodyne.core.likelihood import pack_pairs
-from heterodyne.core.speckle_moments import ResidualMoments, neighbour_correlation, shot_noise
+from heterodyne.core.speckle_moments import (
+    ResidualMoments,
+    lag_excess,
+    neighbour_correlation,
+    shot_noise,
+)
 
 PARAMETERS = np.array([ParameterSpace()[n].value for n in PHYSICS_PARAM_NAMES])
 Q, DT = 0.0054, 0.1
@@ -147,6 +152,33 @@ def test_moments_agree_with_loops_over_pairs():
                 step += contrast * g[i, i + 1]
     expected = (square, product, model, step)
     np.testing.assert_allclose((m.square, m.product, m.model_product, m.model_step), expected)
+    for k in range(1, n):
+        along = np.diagonal(used, k)
+        assert m.lag_counts[k] == along.sum()
+        assert m.lag_sums[k] == pytest.approx(np.diagonal(residuals, k)[along].sum())
+
+
+def independent_moments(seed, n=60, wave=0.0):
+    r = np.random.default_rng(seed).normal(scale=0.01, size=(n, n))
+    lag = np.arange(n) - np.arange(n)[:, None]
+    r = np.triu(r, 1) + 0.01 * wave * np.cos(1.7 * np.abs(lag)) * (lag > 0)
+    return moments_of(r + r.T, 0.2)
+
+
+def test_the_means_at_each_lag_of_independent_errors_are_chi_square():
+    found = [lag_excess([independent_moments(3 * s + k) for k in range(3)]) for s in range(300)]
+    # The largest of 300 standard normal numbers is below 4, and chi-square is a little skewed.
+    assert np.mean(found) == pytest.approx(0.0, abs=4 / np.sqrt(300))
+    assert np.std(found) == pytest.approx(1.0, abs=4 / np.sqrt(600))
+    assert max(found) < 5.0
+
+
+def test_a_wave_that_the_model_lacks_shows_in_the_means_at_each_lag():
+    # A tenth of the variance, which neighbours hardly show.
+    waves = [independent_moments(s, wave=0.45) for s in range(3)]
+    correlation, error = neighbour_correlation(waves)
+    assert correlation < 5 * error
+    assert lag_excess(waves) > 20
 
 
 def test_a_few_wild_pairs_do_not_set_the_noise():

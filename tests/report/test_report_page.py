@@ -135,6 +135,21 @@ def test_run_that_did_not_converge_says_so_on_top(pages):
     assert pages["bad"].count('<table class="doubtful">') == 3
 
 
+def test_a_run_whose_model_does_not_fit_says_so_on_top(folders, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(folders["good"], folder)
+    path = folder / "summary.json"
+    summary = json.loads(path.read_text(encoding="utf-8"))
+    summary["verdict"] |= {"fits": False, "headline": "The model does not fit."}
+    path.write_text(json.dumps(summary), encoding="utf-8")
+    text = render(read(folder))
+    words = Page(text).words
+    assert words[words.index("✗") + 1] == "The model does not fit."
+    assert words[words.index("What to believe") + 1] == "Nothing yet."
+    assert "has not converged" not in Page(text).text
+    assert text.count('<table class="doubtful">') == 3
+
+
 def test_names_and_units_of_every_quantity_appear(pages, folders):
     summary = json.loads((folders["good"] / "summary.json").read_text(encoding="utf-8"))
     page = Page(pages["good"])

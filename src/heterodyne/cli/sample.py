@@ -74,7 +74,7 @@ def command(
     else:
         describe(done.summary)
         _output.say(f"\nReport: {report}")
-    if not done.verdict.converged:
+    if not done.verdict.usable:
         raise typer.Exit(_NOT_CONVERGED)
 
 
@@ -129,7 +129,7 @@ def describe(summary: Mapping[str, Any]) -> None:
     for text in verdict["advice"]:
         _output.say(_output.wrapped(f"Advice: {text}", "  "))
     _output.say(f"\n{_values(summary['rows'])}")
-    if verdict["converged"]:
+    if verdict["usable"]:
         _output.say(f"\nIntervals to believe: {verdict['believe']}.")
 
 

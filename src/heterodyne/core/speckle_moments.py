@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import root_scalar
 
-from heterodyne._typing import BoolArray, FloatArray
+from heterodyne._typing import BoolArray, FloatArray, IntArray
 
 # Residuals beyond this many robust standard deviations are drawn in to it.
 _CLIP = 6.0
@@ -58,6 +58,8 @@ class ResidualMoments:
         product: Sum of r_ij r_(i+1)j.
         model_product: Sum of contrast**2 G_ij G_(i+1)j.
         model_step: Sum of contrast G_i(i+1).
+        lag_sums: Sum of r_i(i+k) over i for each lag k of 0 ... N - 1 frames, shape (N,).
+        lag_counts: Number of pairs in each.
     """
 
     contrast: float
@@ -68,6 +70,8 @@ class ResidualMoments:
     product: float
     model_product: float
     model_step: float
+    lag_sums: FloatArray
+    lag_counts: IntArray
 
     @classmethod
     def of(
@@ -94,6 +98,7 @@ class ResidualMoments:
             limit: Residuals beyond it are drawn in to it.
         """
         total = np.zeros(7)
+        by_lag = np.zeros((2, 0))
         done, last = 0, None
         for residuals, correlation, used in stretches:
             # G between a frame and the next one; the last frame has none.
@@ -104,6 +109,7 @@ class ResidualMoments:
                 used,
                 step,
             )
+            by_lag = by_lag + rows.by_lag(done) if by_lag.size else rows.by_lag(done)
             total[:3] += rows.sums()
             total[3:] += rows.neighbours()
             if last is not None:
@@ -119,6 +125,8 @@ class ResidualMoments:
             float(product),
             float(model_product),
             float(model_step),
+            by_lag[0],
+            by_lag[1].astype(int),
         )
 
     def correlation_at(self, shot_noise: float) -> float:
@@ -175,6 +183,21 @@ class _Clipped(NamedTuple):
         r, x, used, _ = self
         return float(used.sum()), float(np.vdot(r, r)), float(np.vdot(x, x))
 
+    def by_lag(self, first: int) -> FloatArray:
+        """Residuals summed over pairs of the same lag, and their number, shape (2, N).
+
+        Args:
+            first: Which row of all the first one is.
+        """
+        m, n = self.used.shape
+        lag = np.arange(n) - np.arange(first, first + m)[:, None]
+        later = self.used & (lag > 0)
+        chosen = lag[later]
+        found = np.zeros((2, n))
+        found[0] = np.bincount(chosen, self.residuals[later], n)
+        found[1] = np.bincount(chosen, minlength=n)
+        return found
+
     def neighbours(self) -> tuple[float, float, float, float]:
         """Number of neighbours in consecutive rows, and what is summed over them."""
         r, x, used, step = self
@@ -191,6 +214,25 @@ def neighbour_correlation(moments: Sequence[ResidualMoments]) -> tuple[float, fl
     count = max(sum(m.n_neighbours for m in moments), 1)
     mean = sum(m.n_neighbours * m.correlation for m in moments) / count
     return mean, 1.0 / np.sqrt(count)
+
+
+def lag_excess(moments: Sequence[ResidualMoments]) -> float:
+    """Return by how much the means of residuals at each lag differ from zero.
+
+    Independent errors make the sum over lags and angles of (mean / its standard error)**2 a
+    chi-square variable.
+
+    Returns:
+        That sum above its expectation, in its standard deviations.
+    """
+    total, count = 0.0, 0
+    for m in moments:
+        seen = m.lag_counts > 0
+        if m.square > 0:
+            variance = m.square / m.n_pairs
+            total += float((m.lag_sums[seen] ** 2 / m.lag_counts[seen]).sum()) / variance
+            count += int(seen.sum())
+    return (total - count) / np.sqrt(2.0 * count) if count else 0.0
 
 
 def shot_noise(moments: Sequence[ResidualMoments]) -> float:

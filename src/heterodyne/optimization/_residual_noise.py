@@ -17,6 +17,7 @@ from heterodyne.core.speckle_moments import (
     ResidualMoments,
     Rows,
     clip_limit,
+    lag_excess,
     neighbour_correlation,
     shot_noise,
 )
@@ -42,6 +43,8 @@ class SpeckleNoise:
         likely: Whether that exceeds what independent errors would show.
         estimated: Whether the speckles were counted from residuals, in which the noise
             that the fit has absorbed is missing.
+        misfit: Standard deviations by which the means of residuals at each lag are larger than
+            independent errors make them; of use where those are likely.
     """
 
     effective_speckles: tuple[float, ...]
@@ -49,6 +52,7 @@ class SpeckleNoise:
     neighbour_correlation: float
     likely: bool
     estimated: bool = True
+    misfit: float = 0.0
 
 
 def speckle_noise(
@@ -90,7 +94,9 @@ def speckle_noise(
     ]
     likely = correlation > SIGNIFICANCE * error
     estimated = effective_speckles is None
-    return SpeckleNoise(tuple(speckles), tuple(levels), correlation, bool(likely), estimated)
+    return SpeckleNoise(
+        tuple(speckles), tuple(levels), correlation, bool(likely), estimated, lag_excess(moments)
+    )
 
 
 @dataclass(frozen=True, eq=False)

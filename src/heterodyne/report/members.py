@@ -59,7 +59,7 @@ def figures(summary: Mapping[str, Any]) -> dict[str, Any]:
         "r_hat": s.get("r_hat_max"),
         "ess": min(sizes, default=None),
         "divergences": s.get("divergences", 0),
-        "converged": bool(summary["verdict"]["converged"]),
+        "converged": _usable(summary),
     }
 
 
@@ -94,10 +94,17 @@ def _member(
     }
 
 
+def _usable(summary: Mapping[str, Any]) -> bool:
+    found = summary["verdict"]
+    return bool(found["converged"] and found.get("fits", True))
+
+
 def _reasons(summary: Mapping[str, Any]) -> list[str]:
-    """Why a run has not converged; empty if it has."""
-    if summary["verdict"]["converged"]:
+    """Why a run cannot be used; empty if it can."""
+    if _usable(summary):
         return []
+    if summary["verdict"]["converged"]:
+        return ["the model does not fit"]
     failed = [
         f"{check.short} {check.write(check.value)} (needed: {check.allowed})"
         for check in checks(summary)

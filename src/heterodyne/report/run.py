@@ -51,8 +51,13 @@ class Run:
 
     @property
     def converged(self) -> bool:
-        """Whether the draws can be used."""
+        """Whether the draws have converged."""
         return bool(self.verdict.get("converged"))
+
+    @property
+    def usable(self) -> bool:
+        """Whether the numbers can be used."""
+        return self.converged and bool(self.verdict.get("fits", True))
 
     @property
     def believes_corrected(self) -> bool:

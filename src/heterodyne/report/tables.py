@@ -56,7 +56,7 @@ def identified(run: Run, *pictures: Html | None) -> Html:
             "window. Quote these rather than the parameters behind them. Values are mean ± "
             "standard deviation; a 95 % interval holds the true value with a probability of "
             "95 %, given the model and the priors.",
-            " The intervals to believe are in bold." if run.converged else None,
+            " The intervals to believe are in bold." if run.usable else None,
         ),
         table(head, body, class_=_class(run))
         if rows
@@ -146,7 +146,7 @@ def _meter(share: Any) -> Html:
 
 def _class(run: Run) -> str:
     """Nothing stands out in the tables of a run that has not converged."""
-    return "" if run.converged else "doubtful"
+    return "" if run.usable else "doubtful"
 
 
 def _has_corrected(rows: Sequence[Row]) -> bool:

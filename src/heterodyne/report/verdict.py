@@ -21,7 +21,7 @@ _BELIEVE = {
 
 def verdict(run: Run) -> Html:
     """Return the band with the headline, what to believe and what to do."""
-    good = run.converged
+    good = run.usable
     mark, fallback = ("✓", "Converged.") if good else ("✗", "Not converged.")
     headline = run.verdict.get("headline") or fallback
     return tag(
@@ -35,14 +35,15 @@ def verdict(run: Run) -> Html:
 
 
 def caution(run: Run) -> Html | None:
-    """Return a reminder for every table of a run that has not converged."""
-    if run.converged:
+    """Return a reminder for every table of a run that cannot be used."""
+    if run.usable:
         return None
-    return tag(
-        "p",
-        "The sampler has not converged. The numbers below will change if it runs longer.",
-        class_="caution",
+    why = (
+        "The model does not fit. The numbers below describe a wrong model, or a wrong mode."
+        if run.converged
+        else "The sampler has not converged. The numbers below will change if it runs longer."
     )
+    return tag("p", why, class_="caution")
 
 
 def _believe(run: Run, good: bool) -> Html:
@@ -50,7 +51,8 @@ def _believe(run: Run, good: bool) -> Html:
     if not good:
         claim, reason = (
             "Nothing yet.",
-            "The sampler has not converged, so means and intervals can be wrong by any amount.",
+            ("The model does not fit" if run.converged else "The sampler has not converged")
+            + ", so means and intervals can be wrong by any amount.",
         )
     return tag("div", tag("h2", "What to believe"), tag("p", tag("strong", claim), " ", reason))
 

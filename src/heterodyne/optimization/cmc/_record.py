@@ -52,7 +52,7 @@ def data_tree(analysis: Analysis) -> xarray.DataTree:
         datasets["corrected_sample_stats"].attrs["engine"] = analysis.corrected_draws.engine
     tree = xarray.DataTree.from_dict({f"/{name}": values for name, values in datasets.items()})
     # NetCDF has no truth values.
-    tree.attrs = {CONVERGED: int(analysis.verdict.converged), VERDICT: analysis.verdict.headline}
+    tree.attrs = {CONVERGED: int(analysis.verdict.usable), VERDICT: analysis.verdict.headline}
     return tree
 
 
@@ -83,7 +83,7 @@ def summary(analysis: Analysis, fit_seconds: float) -> dict[str, Any]:
     """Return what ``summary.json`` holds: verdict, table, sampler health, noise, shards."""
     inflation = {row.name: row.inflation for row in analysis.rows if row.corrected is not None}
     return {
-        "verdict": asdict(analysis.verdict),
+        "verdict": analysis.verdict.as_dict(),
         "rows": [row.as_dict() for row in analysis.rows],
         "sampler": _sampler_health(analysis, fit_seconds),
         "noise": {

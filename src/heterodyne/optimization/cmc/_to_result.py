@@ -69,7 +69,7 @@ def result_of(analysis: Analysis, config: CMCConfig, per_angle_mode: str) -> CMC
         convergence_status=status_of(passed),
         per_angle_mode=per_angle_mode,
         chi_squared=_chi_squared(analysis),
-        quality_flag=_QUALITY[passed + analysis.verdict.converged],
+        quality_flag=_QUALITY[passed + analysis.verdict.usable],
         mean_contrast=mean_contrast,
         std_contrast=std_contrast,
         mean_offset=mean_offset,
@@ -130,7 +130,7 @@ def _metadata(analysis: Analysis, config: CMCConfig) -> dict[str, Any]:
     times = analysis.fit.problem.fitted_times
     return {
         "engine": draws.engine,
-        "verdict": asdict(analysis.verdict),
+        "verdict": analysis.verdict.as_dict(),
         "limits": asdict(limits_of(config)),
         "plain": _with_mixing(plain),
         "derived": {name: _figures(x) for name, x in believed.derived.items()},

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from heterodyne.optimization.cmc._combination import (
     CORRECTED,
@@ -18,7 +18,9 @@ from heterodyne.optimization.cmc._rows import Row
 from heterodyne.optimization.sandwich import SpeckleNoise
 
 _NAMED = 6
-_MISFIT = 1.2
+# Reduced chi-square, and standard deviations of the means of residuals at each lag, above which
+# the model does not fit.
+_MISFIT, _SYSTEMATIC = 1.2, 6.0
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,8 @@ class Verdict:
     """What a user should make of a run.
 
     Attributes:
-        converged: Whether every limit was reached.
+        converged: Whether every limit of the draws was reached.
+        fits: Whether the residuals are what is left of a model that fits.
         headline: The verdict in one sentence.
         sentences: Why, and what to know.
         advice: What to do.
@@ -34,10 +37,20 @@ class Verdict:
     """
 
     converged: bool
+    fits: bool
     headline: str
     sentences: tuple[str, ...]
     advice: tuple[str, ...]
     believe: Literal["plain", "corrected"]
+
+    @property
+    def usable(self) -> bool:
+        """Whether the numbers can be used."""
+        return self.converged and self.fits
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything by name, for JSON."""
+        return asdict(self) | {"usable": self.usable}
 
 
 def judge(
@@ -66,8 +79,11 @@ def judge(
     """
     converged = diagnosis.passed(limits)
     corrected = noise.likely and any(row.corrected is not None for row in rows)
+    fits = noise.likely or (reduced_chi_square <= _MISFIT and noise.misfit <= _SYSTEMATIC)
     if not converged:
         headline = "Not converged: do not use these numbers."
+    elif not fits:
+        headline = "The model does not fit: do not use these numbers, though the draws converged."
     elif corrected:
         headline = "Converged. Believe the corrected intervals, not the plain ones."
     else:
@@ -82,8 +98,12 @@ def judge(
         *_informed(rows),
     )
     left_out = [x for x in other_minima if covered < x <= reach]
-    advice = (*_remedies(diagnosis, limits, combination), *_checks(left_out, rows))
-    return Verdict(converged, headline, sentences, advice, "corrected" if corrected else "plain")
+    advice = (
+        *_remedies(diagnosis, limits, combination),
+        *_checks(left_out, rows, fits=fits),
+    )
+    believe = "corrected" if corrected else "plain"
+    return Verdict(converged, fits, headline, sentences, advice, believe)
 
 
 def _convergence(d: Diagnosis, limits: Thresholds) -> Iterator[str]:
@@ -175,6 +195,12 @@ def _noise(
                 f"Residuals are larger than the noise between neighbours (reduced chi-square "
                 f"{reduced_chi_square:.2f}): the model misses a part of the signal."
             )
+        if noise.misfit > _SYSTEMATIC:
+            yield (
+                "Residuals averaged over pairs of the same lag are not zero "
+                f"({noise.misfit:.0f} standard deviations more than independent errors leave): "
+                "the model misses a part of the signal."
+            )
 
 
 def _minima(others: Sequence[float], reach: float, covered: float) -> Iterator[str]:
@@ -217,7 +243,14 @@ def _remedies(d: Diagnosis, limits: Thresholds, combination: Combination | None)
         yield "Raise target_accept_prob in optimization.cmc.per_shard_mcmc towards 0.95 or 0.99."
 
 
-def _checks(left_out: Sequence[float], rows: Sequence[Row]) -> Iterator[str]:
+def _checks(left_out: Sequence[float], rows: Sequence[Row], *, fits: bool) -> Iterator[str]:
+    if not fits:
+        yield (
+            "Look at the maps of residuals. Stripes mean that the fit has missed a mode, such as a "
+            "fast phase: give it start values (parameters) near the right ones, or raise n_starts "
+            "in optimization.nlsq. Otherwise leave out frames or angles that the model does not "
+            "describe."
+        )
     if left_out:
         yield (
             "Exclude the other minimum by physics: narrow bounds or priors, in particular of "

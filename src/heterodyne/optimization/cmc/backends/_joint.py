@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -243,7 +243,7 @@ def _result(one: Finished, number: int, total: int, shard: JointShard) -> CMCRes
             "failed": one.problem,
             "attempts": one.outcome.attempts,
             "traceback": one.details,
-            "verdict": asdict(Verdict(False, f"No draws: {one.problem}.", (), (), "plain")),
+            "verdict": Verdict(False, True, f"No draws: {one.problem}.", (), (), "plain").as_dict(),
         },
         convergence_status="failed",
         per_angle_mode=shard.per_angle_mode,
