@@ -28,9 +28,11 @@ from heterodyne.optimization.cmc._ridge_draw import draw_along_ridge
 from heterodyne.optimization.posterior import Posterior, Unknowns
 from heterodyne.optimization.prior import LogPrior
 
-_BATCH = 8
 # Points of one call of the compiled code.
 PART = 256
+# Points that are evaluated at once: few fit the caches of a processor, and a GPU computes them
+# all in the time of one.
+_BATCH, _ALL = 8, PART
 
 
 class Completed(NamedTuple):
@@ -93,7 +95,8 @@ def complete(
     def one(part: tuple[JaxArray, JaxArray]) -> Completed:
         return _complete(*part, target, centre, posterior)
 
-    return jax.lax.map(one, (points, normal), batch_size=_BATCH)
+    at_once = _BATCH if jax.default_backend() == "cpu" else _ALL
+    return jax.lax.map(one, (points, normal), batch_size=at_once)
 
 
 def complete_all(

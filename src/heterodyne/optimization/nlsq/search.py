@@ -19,11 +19,13 @@ from heterodyne.core._jax import RUNS_ONCE, jax
 from heterodyne.core.likelihood import PairData
 from heterodyne.optimization.coordinates.curves import EXPONENTS, OFFSETS, PREFACTORS
 from heterodyne.optimization.coordinates.physics import PhysicsCoordinates
+from heterodyne.optimization.nlsq.band import compile_band
 from heterodyne.optimization.nlsq.coarse import coarsened
 from heterodyne.optimization.nlsq.config import NLSQConfig
 from heterodyne.optimization.nlsq.derivatives import compile_derivatives, objective_value
 from heterodyne.optimization.nlsq.solve import Solutions, solve
 from heterodyne.optimization.nlsq.starts import starting_points, to_coordinates
+from heterodyne.optimization.nlsq.turns import turned_points
 from heterodyne.optimization.problem import Problem
 from heterodyne.optimization.scaling import Scaling
 
@@ -69,6 +71,12 @@ def search(problem: Problem, config: NLSQConfig, on_event: EventSink = ignore_ev
         on_event(Progress("search", total - 1, total))
         starts = np.concatenate([distinct(found, _MODES), found.y])[:_MODES]
         found = _polished(problem, _off_walls(problem, starts), config, config.max_iterations)
+        # On averaged frames a phase that turns faster looks as a slower one.
+        turned = _turned_points(problem, found)
+        if len(turned):
+            starts = np.concatenate([turned, found.y])[:_MODES]
+            again = _polished(problem, _off_walls(problem, starts), config, config.max_iterations)
+            found = Solutions(*map(np.concatenate, zip(found, again, strict=True)))
     on_event(Progress("search", total, total))
     return found.best(config.n_starts)
 
@@ -83,9 +91,9 @@ def compile_search(problem: Problem) -> None:
 
 
 def _compile(problem: Problem, coarse: Problem) -> None:
-    compile_derivatives(coarse)
-    if coarse is not problem:
-        compile_derivatives(problem)
+    for each in (coarse,) if coarse is problem else (coarse, problem):
+        compile_derivatives(each)
+        compile_band(each.data)
 
 
 def _explored(problem: Problem, config: NLSQConfig, on_round: Callable[[int], None]) -> Solutions:
@@ -113,7 +121,12 @@ def _explored(problem: Problem, config: NLSQConfig, on_round: Callable[[int], No
         # Screening never prefers the other assignment of the components, nor a fraction that
         # stays at 1, which need some steps before they are the better ones.
         kept = np.concatenate(
-            [best, _exchanged_points(problem, best), _saturated_points(problem, best)]
+            [
+                best,
+                _turned_points(problem, found),
+                _exchanged_points(problem, best),
+                _saturated_points(problem, best),
+            ]
         )
     on_round(config.n_rounds)
     assert found is not None
@@ -197,6 +210,20 @@ def _exchanged_points(problem: Problem, y: FloatArray) -> FloatArray:
     """Points with the two components exchanged, none where a parameter is fixed."""
     complete = problem.coordinates.size == len(PHYSICS_PARAM_NAMES)
     return _exchanged(y) if complete else y[:0]
+
+
+def _turned_points(problem: Problem, found: Solutions) -> FloatArray:
+    """Points with a phase that the best solution has missed, none where nothing shows."""
+    best = int(np.argmin(found.score))
+    if not np.isfinite(found.score[best]):
+        return found.y[:0]
+    parameters = np.asarray(_parameters(found.y, problem.coordinates))[best]
+    points = turned_points(problem, parameters, found.contrast[best], found.offset[best])
+    if not len(points):
+        return found.y[:0]
+    # Code for as many points as were found exists.
+    filled = np.resize(points, (len(found.y), parameters.size))
+    return to_coordinates(filled, problem.coordinates)[: len(points)]
 
 
 def _saturated_points(problem: Problem, y: FloatArray) -> FloatArray:
