@@ -277,6 +277,7 @@ def test_ensembles_take_over_where_weights_are_bad(independent, monkeypatch):
     (said,) = [e.text for e in events if isinstance(e, Message)]
     assert "k-hat 0.90" in said
     assert "ensemble sampling takes over" in said
+    # Frames so few are not averaged.
     monkeypatch.setattr(_passes, "_MOST_PAIRS", 0)
     found = analyse(fit, c2, CONFIG.cmc_config(), on_event=events.append)
     assert found.draws.engine == "nuts"

@@ -291,6 +291,17 @@ def test_weighted_points_are_explained(copy):
     assert "✗ fails" in kish
 
 
+def test_averaged_frames_are_explained(copy):
+    def averaged(summary):
+        summary["sampler"] |= {"engine": "ensemble of averaged frames", "k_hat": 0.2}
+
+    change(copy, "summary.json", averaged)
+    text = str(sampler(read(copy)))
+    assert "walkers moved given averages of neighbouring frames" in text
+    assert "weighed by the posterior of all pairs" in text
+    assert "Importance sampling draws points" not in text
+
+
 @pytest.mark.parametrize(
     ("engine", "others"),
     [("ensemble", ()), ("importance (plain), ensemble (corrected)", ("Importance sampling",))],

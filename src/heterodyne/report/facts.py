@@ -74,7 +74,7 @@ def sampler(run: Run, *pictures: Html) -> Html:
 
 
 def _how_it_works(s: Mapping[str, Any]) -> Iterator[str]:
-    if known(s.get("k_hat")):
+    if known(s.get("k_hat")) and "averaged" not in str(s.get("engine") or ""):
         yield (
             "Importance sampling draws points from an approximation of the posterior, weighs "
             "each by the posterior over the approximation, and picks draws by these weights. If "
@@ -97,6 +97,13 @@ def _how_it_works(s: Mapping[str, Any]) -> Iterator[str]:
             "worth enough independent ones (effective draws), the result does not depend on "
             "where walkers started. Draws from before mixture and differences were settled are "
             "not used."
+        )
+    if "averaged" in str(s.get("engine") or ""):
+        yield (
+            "Here the walkers moved given averages of neighbouring frames, which cost far less "
+            "than all pairs. Their draws were then weighed by the posterior of all pairs over "
+            "that of the averages, and picked by these weights. If the weights are stable, the "
+            "result is that of all pairs."
         )
     if known(s.get("bfmi_min")):
         yield (

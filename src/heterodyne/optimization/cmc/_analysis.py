@@ -15,7 +15,7 @@ from heterodyne.core._jax import jnp
 from heterodyne.optimization.cmc._assign import Sharding
 from heterodyne.optimization.cmc._combination import Combination
 from heterodyne.optimization.cmc._diagnostics import Diagnosis, limits_of
-from heterodyne.optimization.cmc._draws import Draws
+from heterodyne.optimization.cmc._draws import AVERAGED, Draws
 from heterodyne.optimization.cmc._frame import COMPETING, compile_frames
 from heterodyne.optimization.cmc._importance import compile_weights
 from heterodyne.optimization.cmc._nuts import Target
@@ -218,7 +218,7 @@ def _judged(
 
 def _covered(plain: Sampled, corrected: Sampled | None) -> float:
     """Excess of chi-square up to which other modes of the fit are among the draws."""
-    several = plain.draws.engine in {"importance", "ensemble"}
+    several = plain.draws.engine in {"importance", "ensemble", AVERAGED}
     return COMPETING if corrected is None and several else 0.0
 
 

@@ -7,7 +7,7 @@ Simpson, Carpenter and Bürkner, Bayesian Analysis 16 (2), 667, 2021.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -118,6 +118,23 @@ class Diagnosis:
             self.n_draws + other.n_draws,
             _known(self.k_hat, other.k_hat, max),
             _known(self.kish, other.kish, min),
+        )
+
+    def after(self, walks: Diagnosis) -> Diagnosis:
+        """Return the diagnosis of draws that were picked by weight among those of walks.
+
+        Errors of both add up.
+        """
+
+        def both(first: Mapping[str, float], second: Mapping[str, float]) -> dict[str, float]:
+            return {name: 1.0 / (1.0 / x + 1.0 / second[name]) for name, x in first.items()}
+
+        joined = self.joined(walks)
+        return replace(
+            joined,
+            ess_bulk=both(self.ess_bulk, walks.ess_bulk),
+            ess_tail=both(self.ess_tail, walks.ess_tail),
+            n_draws=self.n_draws,
         )
 
     def mixed(self, limits: Thresholds = THRESHOLDS) -> bool:

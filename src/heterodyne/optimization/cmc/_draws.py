@@ -60,7 +60,7 @@ class Trajectories:
 
 @dataclass(frozen=True)
 class Proposals:
-    """The weighted points from which importance sampling drew.
+    """Weighted points, among which draws were picked.
 
     Attributes:
         y: Coordinates, shape (n, d).
@@ -68,7 +68,7 @@ class Proposals:
         weights: Pareto-smoothed weights, which add up to 1, shape (n,).
         k_hat: Shape of the Pareto tail of the raw weights; above 0.7 their mean is not
             to be trusted (Vehtari, Simpson, Gelman, Yao and Gabry, JMLR 25 (72), 2024).
-        rounds: Rounds of adaptation; 0 for points that are draws combined from shards.
+        rounds: Rounds of adaptation; 0 for points that are draws of another posterior.
     """
 
     y: FloatArray
@@ -79,7 +79,7 @@ class Proposals:
 
     @property
     def combined(self) -> bool:
-        """Whether the points are draws that were combined from shards."""
+        """Whether the points are draws of another posterior, such as one of shards."""
         return self.rounds == 0
 
     @property
@@ -105,6 +105,10 @@ class Walks:
     acceptance: tuple[float, float]
 
 
+AVERAGED = "ensemble of averaged frames"
+"""Engine whose walkers explore averages, and whose draws are weighed by all pairs."""
+
+
 @dataclass(frozen=True)
 class Draws:
     """Draws from the posterior, leading axes (chain, draw).
@@ -127,7 +131,7 @@ class Draws:
     def engine(self) -> str:
         """Name of the engine."""
         if self.walks is not None:
-            return "ensemble"
+            return "ensemble" if self.proposals is None else AVERAGED
         if self.proposals is None:
             return "nuts"
         return "consensus" if self.proposals.combined else "importance"

@@ -47,6 +47,8 @@ _BLOCK = 1024
 # and too few to be judged.
 _ENDS = tuple(_BLOCK * k for k in (1, 2, *range(4, 52, 4)))
 _JUDGED = _ENDS[2]
+FEW, MOST = _ENDS[5], _ENDS[-1]
+"""Points after which to stop, where another way is near and where none is."""
 # Draws of each group.
 _PICKED = 1000
 # Points of equal weight, over the number of coordinates, that moments are taken from.
@@ -89,6 +91,7 @@ class ImportanceSampler:
         n_groups: Number of independent groups of points, which stand in for chains.
         n_draws: Number of draws of a group.
         stage: Name of the work in progress events.
+        most: Number of points after which to stop.
     """
 
     posterior: Posterior
@@ -98,6 +101,7 @@ class ImportanceSampler:
     n_groups: int = 4
     n_draws: int = _PICKED
     stage: str = "draws"
+    most: int = MOST
     # What the rounds draw from, and its densities: both follow from seed and frames.
     _rounds: list[Round] = field(default_factory=list, init=False, repr=False, compare=False)
     _log_densities: dict[int, FloatArray] = field(
@@ -132,11 +136,11 @@ class ImportanceSampler:
 
     def finished(self, state: ImportanceState) -> bool:
         """Whether all rounds have ended."""
-        return len(state.z) >= _ENDS[-1]
+        return len(state.z) >= self.most
 
     def progress(self, state: ImportanceState) -> Progress:
         """Say how many points there are."""
-        return Progress(self.stage, len(state.z), _ENDS[-1])
+        return Progress(self.stage, len(state.z), self.most)
 
     def draws(self, state: ImportanceState) -> Draws:
         """Pick draws of equal weight; there is at least one block of points."""

@@ -6,10 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from heterodyne._events import EventSink, Message
+import numpy as np
+
+from heterodyne._events import EventSink, Message, Progress
 from heterodyne._typing import FloatArray
 from heterodyne.config.schema import EngineName
 from heterodyne.core._jax import jnp
+from heterodyne.optimization.cmc._averages import averages, possible, weighed
 from heterodyne.optimization.cmc._diagnostics import (
     THRESHOLDS,
     Diagnosis,
@@ -26,7 +29,7 @@ from heterodyne.optimization.cmc._frame import (
     laplace_frame,
     posterior_mode,
 )
-from heterodyne.optimization.cmc._importance import ImportanceSampler, weighted_frame
+from heterodyne.optimization.cmc._importance import FEW, MOST, ImportanceSampler, weighted_frame
 from heterodyne.optimization.cmc._nuts import Target
 from heterodyne.optimization.cmc._plateaus import plateau_frames
 from heterodyne.optimization.cmc._quantities import Quantities
@@ -42,6 +45,9 @@ PLAIN, CORRECTED = "plain", "corrected"
 _REFINED_STAGES = 1
 # Most pairs for ensemble sampling; with more, gradients pay.
 _MOST_PAIRS = 500_000
+# Draws given averages that are weighed by all pairs: at first, and if these are not enough.
+_WEIGHED = (4096, 16384)
+_NOT_WEIGHED = "{} draws: averaged frames do not stand in for all pairs here, so NUTS takes over."
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,8 @@ class Drawing:
         derived: Quantities at reference times.
         schedule: How much to sample.
         engine: What draws; ``auto`` takes importance sampling where its weights are good,
-            elsewhere ensemble sampling, or NUTS for many pairs.
+            elsewhere ensemble sampling, for many pairs of averaged frames, and NUTS where
+            these cannot stand in for all pairs.
         keeper: Where states are kept.
         on_event: Receives the progress.
     """
@@ -104,18 +111,23 @@ class Drawing:
         plan, frame = self.schedule, frames[0]
         if self.engine == "nuts":
             return self._along_gradients(name, target, plan, frame)
-        found = self._weighed(name, target, frames)
+        ensemble = self.engine == "ensemble" or _affordable(target)
+        averaged = self.engine == "auto" and not ensemble and possible(target)
+        found = self._weighed(name, target, frames, few=averaged)
         enough = self.engine == "auto" and found.diagnosis.mixed(THRESHOLDS)
         if self.engine == "importance" or enough:
             return found
         points = found.draws.proposals
         assert points is not None
-        ensemble = self.engine == "ensemble" or _affordable(target)
         if self.engine == "auto":
-            to = "ensemble sampling" if ensemble else "NUTS"
+            to = "ensemble sampling" if ensemble or averaged else "NUTS"
+            to += " of averaged frames" if averaged else ""
             self.on_event(Message(_handed_over(name, found.diagnosis, to)))
         if ensemble:
-            return self._walked(name, target, points)
+            return self._walked(name, target, points, f"{name} draws")
+        weighed = self._on_averages(name, target, frame, points) if averaged else None
+        if weighed is not None:
+            return weighed
         refined = weighted_frame(points, frame)
         if refined is not None:
             frame, plan = refined, replace(plan, n_stages=min(plan.n_stages, _REFINED_STAGES))
@@ -125,7 +137,9 @@ class Drawing:
         nuts = Sampler(self.posterior, target, plan, f"{name} draws")
         return self._driven(name, nuts, lambda: nuts.start(frame))
 
-    def _weighed(self, name: str, target: Target, frames: tuple[Frame, ...]) -> Sampled:
+    def _weighed(
+        self, name: str, target: Target, frames: tuple[Frame, ...], *, few: bool
+    ) -> Sampled:
         weigh = ImportanceSampler(
             self.posterior,
             target,
@@ -133,10 +147,29 @@ class Drawing:
             self.schedule.seed,
             n_groups=max(2, self.schedule.n_chains),
             stage=f"{name} weights",
+            most=FEW if few else MOST,
         )
         return self._driven(name, weigh, weigh.start)
 
-    def _walked(self, name: str, target: Target, points: Proposals) -> Sampled:
+    def _on_averages(
+        self, name: str, target: Target, frame: Frame, points: Proposals
+    ) -> Sampled | None:
+        """Walk given averages of frames, and weigh the draws by all pairs; None if that fails."""
+        means = averages(self.posterior, target, np.asarray(frame.centre))
+        moved = replace(points, y=means.of_averages(points.y))
+        stage = f"{name} draws of averaged frames"
+        walked = self._walked(f"{name}_averaged", means.target, moved, stage)
+        for count in _WEIGHED if walked.diagnosis.mixed(THRESHOLDS) else ():
+            self.on_event(Progress(f"{name} weights of all pairs", 0, count))
+            draws = weighed(self.posterior, target, means, walked.draws, count, self.schedule.seed)
+            found = self.named(draws)
+            found = replace(found, diagnosis=found.diagnosis.after(walked.diagnosis))
+            if found.diagnosis.mixed(THRESHOLDS):
+                return found
+        self.on_event(Message(_NOT_WEIGHED.format(name.capitalize())))
+        return None
+
+    def _walked(self, name: str, target: Target, points: Proposals, stage: str) -> Sampled:
         walk = EnsembleSampler(
             self.posterior,
             target,
@@ -144,7 +177,7 @@ class Drawing:
             self.schedule.seed,
             n_groups=max(2, self.schedule.n_chains),
             n_steps=self.schedule.n_draws,
-            stage=f"{name} draws",
+            stage=stage,
         )
         return self._driven(name, walk, walk.start)
 

@@ -9,6 +9,7 @@ uses such data; what it finds is optimised on all pairs.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,6 +26,52 @@ _PER_DECAY = 4.0
 _LEAST_SHARE = 0.8
 
 
+class Groups(NamedTuple):
+    """Neighbouring frames that become one.
+
+    Attributes:
+        first: First frame of the first group.
+        size: Number of frames in a group.
+        whole: Which groups consist of fitted frames, shape (count,).
+    """
+
+    first: int
+    size: int
+    whole: BoolArray
+
+    @property
+    def number(self) -> int:
+        """Number of groups."""
+        return self.whole.size
+
+    def times(self, data: PairData) -> FloatArray:
+        """Mean time of each group in s, shape (count,)."""
+        t = np.asarray(data.t)[self.first : self.first + self.number * self.size]
+        return t.reshape(self.number, self.size).mean(axis=1)
+
+
+def grouped_frames(data: PairData) -> Groups | None:
+    """Choose groups over which rates change little.
+
+    Args:
+        data: Measured pairs.
+
+    Returns:
+        The groups; None where there are few frames, decays are fast or frames are missing.
+    """
+    fitted = np.flatnonzero(np.asarray(data.mask) > 0)
+    size = min(-(-fitted.size // _FRAMES), int(decay_lag(data) / _PER_DECAY))
+    if size < 2:
+        return None
+    first = int(fitted[0])
+    count = (data.t.shape[0] - first) // size
+    mask = np.asarray(data.mask)[first : first + count * size]
+    whole = mask.reshape(count, size).min(axis=1) > 0
+    if whole.sum() * size < _LEAST_SHARE * fitted.size:
+        return None
+    return Groups(first, size, whole)
+
+
 def coarsened(problem: Problem) -> Problem:
     """Return a problem in the same coordinates on fewer frames.
 
@@ -32,43 +79,27 @@ def coarsened(problem: Problem) -> Problem:
         problem: Data, coordinates and scaling.
 
     Returns:
-        The problem itself where there are few frames, decays are fast or frames are missing.
+        The problem itself where frames cannot be grouped.
     """
-    data = problem.data
-    fitted = np.flatnonzero(np.asarray(data.mask) > 0)
-    size = min(-(-fitted.size // _FRAMES), int(decay_lag(data) / _PER_DECAY))
-    if size < 2:
+    groups = grouped_frames(problem.data)
+    if groups is None:
         return problem
-    first = int(fitted[0])
-    count = (data.t.shape[0] - first) // size
-    mask = np.asarray(data.mask)[first : first + count * size]
-    whole = mask.reshape(count, size).min(axis=1) > 0
-    if whole.sum() * size < _LEAST_SHARE * fitted.size:
-        return problem
-    return replace(problem, data=_grouped(data, first, size, whole))
+    return replace(problem, data=_averaged(problem.data, groups))
 
 
-def _grouped(data: PairData, first: int, size: int, whole: BoolArray) -> PairData:
-    """Average pairs of the same lag between groups of frames.
-
-    Args:
-        data: Measured pairs.
-        first: First frame of the first group.
-        size: Number of frames in a group.
-        whole: Which groups consist of fitted frames.
-    """
-    count = whole.size
-    values = _summed(data.blocks, first, size, count)
+def _averaged(data: PairData, groups: Groups) -> PairData:
+    """Average pairs of the same lag between groups of frames."""
+    first, size, whole = groups
+    values = _summed(data.blocks, first, size, groups.number)
     weights = None
     if data.weights is None:
         values /= size
     else:
-        weights = _summed(data.weights, first, size, count)
+        weights = _summed(data.weights, first, size, groups.number)
         values = np.divide(values, weights, out=np.zeros_like(values), where=weights > 0)
-    times = np.asarray(data.t)[first : first + count * size].reshape(count, size).mean(axis=1)
     return pack_pairs(
         values + np.asarray(data.baseline)[:, None, None],
-        times,
+        groups.times(data),
         float(data.q),
         float(data.dt) * size,
         np.asarray(data.phi),
