@@ -53,7 +53,7 @@ from heterodyne.optimization.nlsq.coarse import Groups, grouped_frames
 def grouped(monkeypatch):
     """Lets few frames be averaged."""
     monkeypatch.setattr(coarse, "_FRAMES", 8)
-    monkeypatch.setattr(coarse, "_PER_DECAY", 1.0)
+    monkeypatch.setattr(_averages, "_PER_DECAY", 1.0)
 
 
 @given(
@@ -79,7 +79,7 @@ def test_means_between_groups_are_those_of_the_matrix(n, first, size, seed):
 def test_averages_hold_the_model_at_the_fit_and_the_mean_residuals(grouped):
     target, y = target_of(*FLAT), coordinates_of(*FLAT)
     means = averages(POSTERIOR, target, y)
-    groups = grouped_frames(target.data)
+    groups = grouped_frames(target.data, 1.0)
     assert (groups.size, groups.number) == (2, 8)
     c2 = simulate_pairs(experiment(*FLAT), CONTRAST, OFFSET, SIGMA, 0)[0]
     parameters = jnp.asarray(truth(*FLAT))
@@ -100,7 +100,7 @@ def test_averages_hold_the_model_at_the_fit_and_the_mean_residuals(grouped):
 def test_sigma_is_mapped_with_its_width(step):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(coarse, "_FRAMES", 8)
-        patch.setattr(coarse, "_PER_DECAY", 1.0)
+        patch.setattr(_averages, "_PER_DECAY", 1.0)
         means = averages(POSTERIOR, target_of(*FLAT), coordinates_of(*FLAT))
     y = np.tile(coordinates_of(*FLAT), (2, 1))
     # 120 pairs of single frames and 28 of groups.

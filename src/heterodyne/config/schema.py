@@ -288,7 +288,7 @@ class Optimization(RunSection):
         EngineName,
         described(
             "What draws; auto: importance sampling where its weights are good, elsewhere "
-            "ensemble sampling, or NUTS for many pairs"
+            "ensemble sampling, for many pairs that of averaged frames, or NUTS"
         ),
     ] = "auto"
     nlsq: NlsqSettings = _section(NlsqSettings, "The least-squares fit")

@@ -25,8 +25,10 @@ from heterodyne.optimization.cmc._walkers import Density
 from heterodyne.optimization.nlsq.coarse import Groups, grouped_frames
 from heterodyne.optimization.posterior import Posterior, Unknowns
 
+# Draws of each group that are picked by weight.
 _DRAWS = 1000
-"""Draws of each group that are picked by weight."""
+# Groups that a decay must span: fewer do not show how the model bends within one.
+_PER_DECAY = 12.0
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Averages:
 def possible(target: Target) -> bool:
     """Whether frames can be averaged: pairs count alike, and groups of frames are whole."""
     plain = target.data.weights is None and target.normal is None
-    return plain and grouped_frames(target.data) is not None
+    return plain and grouped_frames(target.data, _PER_DECAY) is not None
 
 
 def averages(posterior: Posterior, target: Target, y: FloatArray) -> Averages:
@@ -75,7 +77,7 @@ def averages(posterior: Posterior, target: Target, y: FloatArray) -> Averages:
         target: What the posterior is conditioned on.
         y: Coordinates of a fit, shape (d,), at which averages and pairs agree.
     """
-    data, groups = target.data, grouped_frames(target.data)
+    data, groups = target.data, grouped_frames(target.data, _PER_DECAY)
     assert groups is not None
     at, _ = posterior.forward(jnp.asarray(y))
     means = _averaged(data, groups, at, np.asarray(posterior.scaling.expand(at.scaling)[0]))

@@ -20,7 +20,7 @@ from heterodyne.optimization.problem import Problem
 
 # Fewer frames than this are searched as they are.
 _FRAMES = 256
-# Groups that a decay must span.
+# Groups that a decay must span for a search.
 _PER_DECAY = 4.0
 # Share of the frames that whole groups must hold.
 _LEAST_SHARE = 0.8
@@ -50,17 +50,18 @@ class Groups(NamedTuple):
         return t.reshape(self.number, self.size).mean(axis=1)
 
 
-def grouped_frames(data: PairData) -> Groups | None:
+def grouped_frames(data: PairData, per_decay: float = _PER_DECAY) -> Groups | None:
     """Choose groups over which rates change little.
 
     Args:
         data: Measured pairs.
+        per_decay: Number of groups that a decay must span.
 
     Returns:
         The groups; None where there are few frames, decays are fast or frames are missing.
     """
     fitted = np.flatnonzero(np.asarray(data.mask) > 0)
-    size = min(-(-fitted.size // _FRAMES), int(decay_lag(data) / _PER_DECAY))
+    size = min(-(-fitted.size // _FRAMES), int(decay_lag(data) / per_decay))
     if size < 2:
         return None
     first = int(fitted[0])

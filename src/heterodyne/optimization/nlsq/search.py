@@ -33,6 +33,9 @@ _ROUND_ITERATIONS = 12
 _BATCH = 8
 # Modes of averaged frames that are optimised on all pairs.
 _MODES = 8
+# Chi-square of averaged frames above the best mode, also as a share of the pairs, up to which a
+# mode is optimised on all pairs.
+_EXCESS, _SHARE = 300.0, 0.05
 # A fraction that would be so much is well above 1, where it is clipped.
 _ABOVE = 1.1
 _LARGEST_GROWTH = 100.0
@@ -69,7 +72,8 @@ def search(problem: Problem, config: NLSQConfig, on_event: EventSink = ignore_ev
     found = _explored(coarse, config, lambda k: on_event(Progress("search", k, total)))
     if coarse is not problem:
         on_event(Progress("search", total - 1, total))
-        starts = np.concatenate([distinct(found, _MODES), found.y])[:_MODES]
+        near = _near(found, coarse)
+        starts = np.concatenate([distinct(near, _MODES), near.y])[:_MODES]
         found = _polished(problem, _off_walls(problem, starts), config, config.max_iterations)
         # On averaged frames a phase that turns faster looks as a slower one.
         turned = _turned_points(problem, found)
@@ -79,6 +83,13 @@ def search(problem: Problem, config: NLSQConfig, on_event: EventSink = ignore_ev
             found = Solutions(*map(np.concatenate, zip(found, again, strict=True)))
     on_event(Progress("search", total, total))
     return found.best(config.n_starts)
+
+
+def _near(found: Solutions, problem: Problem) -> Solutions:
+    """Leave out modes so far from the best one that no error of averages explains it."""
+    allowed = max(_EXCESS, _SHARE * problem.n_pairs)
+    rows = np.flatnonzero(found.score <= found.score.min() + allowed)
+    return Solutions(*(column[rows] for column in found))
 
 
 def compile_search(problem: Problem) -> None:
@@ -146,6 +157,7 @@ def _polished(
         prior_weight=1.0,
         max_iterations=max_iterations,
         tolerance=config.tolerance,
+        batch=min(_MODES, config.n_starts),
     )
 
 
