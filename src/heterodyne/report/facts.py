@@ -88,9 +88,10 @@ def _how_it_works(s: Mapping[str, Any]) -> Iterator[str]:
             "that know nothing of the fit: they are drawn from the priors, and the data then "
             "count with a power that grows from 0 to 1. A walker steps along the difference of "
             "two other points (differential evolution), or jumps to a draw from a mixture that "
-            "was fitted to earlier walkers, which can lie in another minimum. The posterior "
-            "decides whether it goes there. Contrast and offset are integrated out of this "
-            "decision and drawn anew with each step, and so is f2 where f0 varies too."
+            "was fitted to earlier walkers, which can lie in another minimum, or takes some "
+            "parameters from a draw of their priors, which matters where the data hardly see "
+            "them. The posterior decides whether it goes there. Contrast and offset are integrated "
+            "out of this decision and drawn anew with each step, and so is f2 where f0 varies too."
         )
         yield (
             "If groups of different starts describe the same values (R-hat), and their draws are "
@@ -134,6 +135,7 @@ def _sampler_facts(s: Mapping[str, Any]) -> list[tuple[str, object]]:
         ("Step size", _if_known(s.get("step_size"), significant)),
         ("Acceptance", _if_known(s.get("acceptance"), percent)),
         ("Acceptance of jumps", _if_known(s.get("acceptance_of_jumps"), percent)),
+        ("Acceptance of draws from priors", _if_known(s.get("acceptance_of_prior"), percent)),
         ("Longest trajectory", _if_known(s.get("longest_trajectory"), _gradients)),
     ]
 

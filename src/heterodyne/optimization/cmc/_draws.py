@@ -96,13 +96,14 @@ class Walks:
         n_walkers: Number of walkers in all groups.
         n_steps: Steps of each walker after adaptation.
         n_powers: Powers of the likelihood between prior and posterior.
-        acceptance: Share of accepted steps along differences, and of draws from the mixture.
+        acceptance: Share of accepted steps: along differences, from the mixture, and from the
+            priors.
     """
 
     n_walkers: int
     n_steps: int
     n_powers: int
-    acceptance: tuple[float, float]
+    acceptance: tuple[float, ...]
 
 
 AVERAGED = "ensemble of averaged frames"

@@ -24,6 +24,7 @@ from heterodyne.optimization.cmc._importance import picked
 from heterodyne.optimization.cmc._linear import searched
 from heterodyne.optimization.cmc._mixture import Component, Mixture, covering, weighed
 from heterodyne.optimization.cmc._nuts import Target
+from heterodyne.optimization.cmc._renewal import renewed
 from heterodyne.optimization.cmc._tempering import from_prior, tempered_step
 from heterodyne.optimization.cmc._walkers import (
     Density,
@@ -42,8 +43,9 @@ _MOST_POWERS = 150
 _BLOCK, _KEEP, _ADAPTED = 40, 8, 4
 # Blocks of draws after which to look at them.
 _LOOK = 2
-# Which steps draw from the mixture.
-_EVERY = 2
+# Kinds of steps, and their order.
+_DIFFERENCE, _INDEPENDENT, _RENEWED = range(3)
+_KINDS = (_DIFFERENCE, _INDEPENDENT, _DIFFERENCE, _RENEWED)
 _COMPONENTS, _FIRST_COMPONENTS = 24, 12
 _FITTED = 0.7
 _BROAD = 0.05
@@ -68,8 +70,8 @@ class EnsembleState(NamedTuple):
         first: The same of the mixture before adaptation, which stays as a part.
         kept: Coordinates of all unknowns, shape (kept, n, d).
         log_density: Log density of these, shape (kept, n).
-        accepted: Steps that were accepted and proposed, shape (2, 2): along differences and
-            from the mixture.
+        accepted: Steps that were accepted and proposed, shape (3, 2): along differences,
+            from the mixture, and from the priors.
     """
 
     walkers: Walkers
@@ -151,7 +153,7 @@ class EnsembleSampler:
             first=(),
             kept=np.empty((0, 0, d)),
             log_density=np.empty((0, 0)),
-            accepted=np.zeros((2, 2)),
+            accepted=np.zeros((3, 2)),
         )
 
     def advance(self, state: EnsembleState) -> EnsembleState:
@@ -192,14 +194,10 @@ class EnsembleSampler:
     def _walked(self, state: EnsembleState, rng: np.random.Generator) -> EnsembleState:
         adapting = state.n_blocks < 0
         walkers = state.walkers
-        counts, kept = np.zeros((2, 2)), []
+        counts, kept = np.zeros((3, 2)), []
         for step in range(1, _BLOCK + 1):
-            kind = int(step % _EVERY == 0)
-            ratio: FloatArray | float = 0.0
-            if kind:
-                proposed, ratio = independent(walkers.x, state.mixture, rng)
-            else:
-                proposed = differences(walkers.x, state.reference, rng)
+            kind = _KINDS[step % len(_KINDS)]
+            proposed, ratio = self._proposed(kind, state, walkers.x, rng)
             new = self._density.at(proposed, rng)
             where = accepted(walkers, new, ratio, 1.0, rng)
             walkers = walkers.changed(np.flatnonzero(where), new.at(where))
@@ -208,6 +206,16 @@ class EnsembleSampler:
                 kept.append(walkers)
         state = state._replace(walkers=walkers, block=state.block + 1)
         return self._adapted(state, kept, rng) if adapting else _recorded(state, kept, counts)
+
+    def _proposed(
+        self, kind: int, state: EnsembleState, x: FloatArray, rng: np.random.Generator
+    ) -> tuple[FloatArray, FloatArray | float]:
+        """Propose steps of one kind, and the log ratio of proposing them backwards."""
+        if kind == _INDEPENDENT:
+            return independent(x, state.mixture, rng)
+        if kind == _RENEWED:
+            return renewed(x, self.posterior, rng)
+        return differences(x, state.reference, rng), 0.0
 
     def _adapted(
         self, state: EnsembleState, kept: list[Walkers], rng: np.random.Generator
@@ -253,7 +261,7 @@ class EnsembleSampler:
             n_walkers=len(state.walkers.x),
             n_steps=_BLOCK * state.n_blocks,
             n_powers=state.started - 2,
-            acceptance=(float(done[0] / proposed[0]), float(done[1] / proposed[1])),
+            acceptance=tuple((done / proposed).tolist()),
         )
         return Draws(in_groups(state.kept), in_groups(state.log_density), walks=walks)
 

@@ -143,13 +143,14 @@ def _engines(analysis: Analysis) -> str:
 
 
 def _walks(w: Walks) -> dict[str, Any]:
-    along, jumps = w.acceptance
+    along, jumps, renewed = w.acceptance
     return {
         "walkers": w.n_walkers,
         "steps": w.n_steps,
         "powers": w.n_powers,
         "acceptance": along,
         "acceptance_of_jumps": jumps,
+        "acceptance_of_prior": renewed,
     }
 
 
