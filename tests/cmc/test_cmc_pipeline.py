@@ -84,7 +84,9 @@ def test_the_summary_holds_what_its_readers_need(done):
     summary = done.read("summary.json")
     assert set(summary) == {"verdict", "rows", "sampler", "noise", "thresholds"}
     verdict = summary["verdict"]
-    assert set(verdict) == {"converged", "headline", "sentences", "advice", "believe"}
+    assert set(verdict) == {
+        "converged", "fits", "usable", "headline", "sentences", "advice", "believe",
+    }  # fmt: skip
     assert verdict["believe"] == "corrected"
     assert verdict["headline"] == done.finished.verdict.headline
     # What the held parameters alone decide is no result.

@@ -531,7 +531,7 @@ def test_groups_of_a_run_name_their_engine():
         corrected=SimpleNamespace(all=lambda: x),
         corrected_draws=picked,
         rows=(),
-        verdict=SimpleNamespace(converged=False, headline="Not converged."),
+        verdict=SimpleNamespace(usable=False, headline="Not converged."),
     )
     tree = data_tree(analysis)
     assert tree["sample_stats"].attrs["engine"] == "nuts"

@@ -232,7 +232,7 @@ def lag_excess(moments: Sequence[ResidualMoments]) -> float:
             variance = m.square / m.n_pairs
             total += float((m.lag_sums[seen] ** 2 / m.lag_counts[seen]).sum()) / variance
             count += int(seen.sum())
-    return (total - count) / np.sqrt(2.0 * count) if count else 0.0
+    return float((total - count) / np.sqrt(2.0 * count)) if count else 0.0
 
 
 def shot_noise(moments: Sequence[ResidualMoments]) -> float:
