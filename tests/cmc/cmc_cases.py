@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
+import pytest
 from scipy.special import ndtr
 
 from heterodyne.config.parameter_names import PHYSICS_PARAM_NAMES
@@ -163,6 +164,16 @@ def on_grid(target, y):
     rim = np.linalg.norm(z[inside], axis=1) > 6.0
     assert weights[rim].sum() < 1e-3
     return parameters, weights
+
+
+def assert_means_agree(rows, others, sd=None):
+    """Rows have the means of others within Monte Carlo errors, and their sd within a share."""
+    known = {row.name: row for row in others}
+    for row in rows:
+        other = known[row.name]
+        error = np.hypot(row.sd / np.sqrt(row.ess_bulk), other.sd / np.sqrt(other.ess_bulk))
+        assert row.mean == pytest.approx(other.mean, abs=4 * error), row.name
+        assert sd is None or row.sd == pytest.approx(other.sd, rel=sd), row.name
 
 
 def functions_of(node, weights):

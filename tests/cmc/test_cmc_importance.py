@@ -15,6 +15,7 @@ from cmc_cases import (
     PARAMETERS,
     POSTERIOR,
     SIGMA,
+    assert_means_agree,
     densities,
     experiment,
     frame_of,
@@ -374,11 +375,7 @@ def test_engines_agree(independent):
     config = CONFIG.cmc_config()
     walked = analyse(fit, c2, config, engine="nuts")
     assert walked.draws.engine == "nuts"
-    walks = {row.name: row for row in walked.rows}
-    for row in weighed.rows:
-        other = walks[row.name]
-        error = np.hypot(row.sd / np.sqrt(row.ess_bulk), other.sd / np.sqrt(other.ess_bulk))
-        assert row.mean == pytest.approx(other.mean, abs=4 * error), row.name
+    assert_means_agree(weighed.rows, walked.rows)
 
 
 def test_nuts_takes_over_where_weights_of_many_pairs_are_bad(independent, monkeypatch):

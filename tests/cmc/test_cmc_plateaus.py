@@ -35,6 +35,7 @@ from heterodyne.optimization.cmc._plateaus import (
     _summarised,
     plateau_frames,
 )
+from heterodyne.optimization.coordinates.curves import CURVE_PARAMETERS
 from heterodyne.optimization.nlsq.config import NLSQConfig
 from heterodyne.optimization.nlsq.core import fit_problem
 from heterodyne.optimization.nlsq.solve import solve
@@ -148,16 +149,14 @@ def test_a_plateau_has_the_moments_of_its_draws_and_leaves_the_rest_alone():
     np.testing.assert_allclose(plateau.on(np.zeros(5))[held], plateau.inner)
 
 
-@pytest.mark.parametrize("component", ["ref", "sample"])
+@pytest.mark.parametrize("names", CURVE_PARAMETERS[:2], ids=["ref", "sample"])
 @given(
     log_prefactor=st.floats(2, 6),
     exponent=st.floats(-2, 2),
     offset=st.floats(-1e5, 1e4),
 )
-def test_a_frozen_component_is_on_its_floor_at_all_times(
-    component, log_prefactor, exponent, offset
-):
-    region = _frozen(component)
+def test_a_frozen_component_is_on_its_floor_at_all_times(names, log_prefactor, exponent, offset):
+    region = _frozen(names)
     values = (10.0**log_prefactor, exponent, offset)
     drawn = {name: np.array([x]) for name, x in zip(region.hidden, values, strict=True)}
     curve = np.asarray(transport_coefficient(T, *values))

@@ -14,6 +14,7 @@ diagonal are so small that their factors stay in range.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -56,6 +57,16 @@ class Layout(NamedTuple):
     def padded(self) -> int:
         """Number of frames after padding to equal blocks."""
         return self.leaf * 2**self.levels
+
+    def corners(self) -> Iterator[tuple[int, int, int, int]]:
+        """Say where each block lies: its level, its number there, first row and first column."""
+        for level in range(self.levels + 1):
+            count = 2**level
+            leaf = level == self.levels
+            height = self.padded // (count if leaf else 2 * count)
+            for n in range(count):
+                row = n * height if leaf else 2 * n * height
+                yield level, n, row, row if leaf else row + height
 
     def split(self, matrix: FloatArray) -> tuple[FloatArray, ...]:
         """Cut the strict upper triangle of (..., N, N) into blocks.

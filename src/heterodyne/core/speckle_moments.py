@@ -98,7 +98,7 @@ class ResidualMoments:
             limit: Residuals beyond it are drawn in to it.
         """
         total = np.zeros(7)
-        by_lag = np.zeros((2, 0))
+        by_lag = np.zeros((2, 1))
         done, last = 0, None
         for residuals, correlation, used in stretches:
             # G between a frame and the next one; the last frame has none.
@@ -109,7 +109,7 @@ class ResidualMoments:
                 used,
                 step,
             )
-            by_lag = by_lag + rows.by_lag(done) if by_lag.size else rows.by_lag(done)
+            by_lag = by_lag + rows.by_lag(done)
             total[:3] += rows.sums()
             total[3:] += rows.neighbours()
             if last is not None:

@@ -14,6 +14,7 @@ from heterodyne.io.batch_folder import BatchFolder
 from heterodyne.io.run_folder import RunFolder
 from heterodyne.report.checks import checks
 from heterodyne.report.numbers import known
+from heterodyne.report.run import usable
 
 COLUMNS: Sequence[str] = (
     "member", "file", "q", "quantity", "kind", "unit", "median", "sd", "low", "high", "interval",
@@ -59,7 +60,7 @@ def figures(summary: Mapping[str, Any]) -> dict[str, Any]:
         "r_hat": s.get("r_hat_max"),
         "ess": min(sizes, default=None),
         "divergences": s.get("divergences", 0),
-        "converged": _usable(summary),
+        "converged": usable(summary["verdict"]),
     }
 
 
@@ -94,14 +95,9 @@ def _member(
     }
 
 
-def _usable(summary: Mapping[str, Any]) -> bool:
-    found = summary["verdict"]
-    return bool(found["converged"] and found.get("fits", True))
-
-
 def _reasons(summary: Mapping[str, Any]) -> list[str]:
     """Why a run cannot be used; empty if it can."""
-    if _usable(summary):
+    if usable(summary["verdict"]):
         return []
     if summary["verdict"]["converged"]:
         return ["the model does not fit"]

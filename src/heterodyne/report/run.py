@@ -18,6 +18,11 @@ Row = Mapping[str, Any]
 Arrays = Mapping[str, FloatArray]
 
 
+def usable(verdict: Mapping[str, Any]) -> bool:
+    """Whether a recorded verdict says that the numbers can be used."""
+    return bool(verdict.get("converged") and verdict.get("fits", True))
+
+
 @dataclass(frozen=True, eq=False)
 class Run:
     """A finished run.
@@ -57,7 +62,7 @@ class Run:
     @property
     def usable(self) -> bool:
         """Whether the numbers can be used."""
-        return self.converged and bool(self.verdict.get("fits", True))
+        return usable(self.verdict)
 
     @property
     def believes_corrected(self) -> bool:

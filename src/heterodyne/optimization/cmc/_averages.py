@@ -16,7 +16,7 @@ import numpy as np
 from heterodyne._typing import FloatArray, IntArray
 from heterodyne.core._jax import jnp
 from heterodyne.core.correlation import correlation_stretches
-from heterodyne.core.likelihood import PairData, pack_pairs
+from heterodyne.core.likelihood import PairData
 from heterodyne.optimization.cmc._draws import Draws, Proposals
 from heterodyne.optimization.cmc._importance import picked, smoothed
 from heterodyne.optimization.cmc._linear import searched
@@ -139,31 +139,22 @@ def _averaged(data: PairData, groups: Groups, at: Unknowns, contrast: FloatArray
             means[k, done : done + n] -= contrast[k] * blocks.mean(axis=(1, 3))
             done += n
     upper = np.triu(means, 1)
-    return pack_pairs(
-        upper + upper.swapaxes(1, 2),
-        groups.times(data),
-        float(data.q),
-        dt * size,
-        np.asarray(data.phi),
-        mask=groups.whole,
-    )
+    return groups.packed(upper + upper.swapaxes(1, 2), data)
 
 
 def _block_means(data: PairData, groups: Groups) -> FloatArray:
     """Mean of c2 - baseline between groups, above the diagonal, (n_angles, count, count)."""
     total = np.zeros((data.n_angles, groups.number, groups.number))
-    for level, block in enumerate(data.blocks):
-        parts, leaf = np.asarray(block), level == len(data.blocks) - 1
-        height = parts.shape[-1]
-        for n in range(parts.shape[1]):
-            row = n * height if leaf else 2 * n * height
-            column = row if leaf else row + height
-            rows, columns = _Span.of(row, height, groups), _Span.of(column, height, groups)
-            if rows.first == rows.last or columns.first == columns.last:
-                continue
-            part = parts[:, n, rows.first : rows.last, columns.first : columns.last]
-            part = np.add.reduceat(np.add.reduceat(part, rows.cuts, axis=1), columns.cuts, axis=2)
-            total[:, rows.groups[:, None], columns.groups] += part
+    parts = [np.asarray(block) for block in data.blocks]
+    for level, n, row, column in data.layout.corners():
+        part = parts[level][:, n]
+        height = part.shape[-1]
+        rows, columns = _Span.of(row, height, groups), _Span.of(column, height, groups)
+        if rows.first == rows.last or columns.first == columns.last:
+            continue
+        part = part[:, rows.first : rows.last, columns.first : columns.last]
+        part = np.add.reduceat(np.add.reduceat(part, rows.cuts, axis=1), columns.cuts, axis=2)
+        total[:, rows.groups[:, None], columns.groups] += part
     return total / groups.size**2
 
 

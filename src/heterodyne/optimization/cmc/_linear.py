@@ -12,9 +12,10 @@ not know where f0 varies too, is drawn from its prior along the ridge of both.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -28,6 +29,7 @@ from heterodyne.optimization.cmc._ridge_draw import draw_along_ridge
 from heterodyne.optimization.posterior import Posterior, Unknowns
 from heterodyne.optimization.prior import LogPrior
 
+T = TypeVar("T")
 # Points of one call of the compiled code.
 PART = 256
 # Points that are evaluated at once: few fit the caches of a processor, and a GPU computes them
@@ -115,20 +117,30 @@ def complete_all(
         The fields of ``Completed``, with n as the leading axis.
     """
     n = len(points)
-    rows = np.minimum(np.arange(-(-n // PART) * PART), n - 1).reshape(-1, PART)
     run = partial(complete, target=target, centre=centre, posterior=posterior)
 
     def part(chosen: IntArray) -> tuple[FloatArray, ...]:
         found = run(points[chosen], normal[chosen])
         return tuple(np.asarray(column) for column in found)
 
-    with ThreadPoolExecutor(usable_cores()) as pool:
-        y, log_density, log_integrated = zip(*pool.map(part, rows), strict=True)
+    y, log_density, log_integrated = zip(*in_parts(part, n), strict=True)
     return (
         np.concatenate(y)[:n],
         np.concatenate(log_density)[:n],
         np.concatenate(log_integrated)[:n],
     )
+
+
+def in_parts(evaluate: Callable[[IntArray], T], n: int) -> list[T]:
+    """Evaluate rows 0 ... n - 1 on all cores, ``PART`` at a time, for which code is compiled.
+
+    Args:
+        evaluate: Receives the numbers of the rows; those that fill the last part are copies.
+        n: Number of rows.
+    """
+    rows = np.minimum(np.arange(-(-n // PART) * PART), n - 1).reshape(-1, PART)
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        return [*pool.map(evaluate, rows)]
 
 
 class _Parabola(NamedTuple):

@@ -17,6 +17,7 @@ from heterodyne._typing import BoolArray, FloatArray, IntArray
 from heterodyne.config.parameter_names import PHYSICS_PARAM_NAMES
 from heterodyne.core._jax import jax
 from heterodyne.optimization.cmc._frame import Frame, apart, mode_frame
+from heterodyne.optimization.coordinates.curves import CURVE_PARAMETERS
 from heterodyne.optimization.nlsq.coarse import coarsened
 from heterodyne.optimization.nlsq.core import Fit
 from heterodyne.optimization.nlsq.solve import Solutions, solve
@@ -36,6 +37,7 @@ _MODES = 2
 _ITERATIONS, _TOLERANCE = 40, 1e-2
 _LARGEST_GROWTH = 100.0
 
+_REFERENCE, _SAMPLE, *_ = CURVE_PARAMETERS
 Columns = Mapping[str, FloatArray]
 
 
@@ -53,9 +55,8 @@ class _Region:
     holds: Callable[[Columns, FloatArray], BoolArray]
 
 
-def _frozen(component: str) -> _Region:
-    """One component does not move at all."""
-    names = (f"D0_{component}", f"alpha_{component}", f"D_offset_{component}")
+def _frozen(names: tuple[str, str, str]) -> _Region:
+    """One component, whose transport has these parameters, does not move at all."""
 
     def holds(drawn: Columns, ends: FloatArray) -> BoolArray:
         prefactor, exponent, offset = (drawn[name][:, None] for name in names)
@@ -66,17 +67,16 @@ def _frozen(component: str) -> _Region:
 
 def _saturated() -> _Region:
     """All that is seen moves with the sample."""
-    visible = ("D0_sample", "alpha_sample", "D_offset_sample")
 
     def holds(drawn: Columns, ends: FloatArray) -> BoolArray:
         f0, f1, f2, f3 = (drawn[f"f{k}"][:, None] for k in range(4))
         growth = np.exp(np.minimum(f1 * (ends - f2), _LARGEST_GROWTH))
         return np.all(f0 * growth + f3 >= 1.0, axis=1)
 
-    return _Region(tuple(name for name in PHYSICS_PARAM_NAMES if name not in visible), holds)
+    return _Region(tuple(name for name in PHYSICS_PARAM_NAMES if name not in _SAMPLE), holds)
 
 
-_REGIONS = (_frozen("ref"), _frozen("sample"), _saturated())
+_REGIONS = (_frozen(_REFERENCE), _frozen(_SAMPLE), _saturated())
 
 
 @dataclass(frozen=True)

@@ -7,24 +7,21 @@ and is accepted by the ratio of the likelihoods alone.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
 
-from heterodyne._cores import usable_cores
 from heterodyne._typing import BoolArray, FloatArray, IntArray, JaxArray
 from heterodyne.config.parameter_names import PHYSICS_PARAM_NAMES
 from heterodyne.core._jax import RUNS_ONCE, jax, jnp
-from heterodyne.optimization.cmc._linear import PART, ridge_place, searched
+from heterodyne.optimization.cmc._linear import in_parts, ridge_place, searched
+from heterodyne.optimization.coordinates.curves import CURVE_PARAMETERS
 from heterodyne.optimization.coordinates.physics import PhysicsCoordinates
 from heterodyne.optimization.nlsq.starts import to_coordinates
 from heterodyne.optimization.posterior import Posterior
 from heterodyne.optimization.prior import LogPrior, draw_columns
 
-_REFERENCE = ("D0_ref", "alpha_ref", "D_offset_ref")
-_SAMPLE = ("D0_sample", "alpha_sample", "D_offset_sample")
-_VELOCITY = ("v0", "beta", "v_offset")
+_REFERENCE, _SAMPLE, _VELOCITY, _ = CURVE_PARAMETERS
 # Parameters that may be unseen together: a component that is invisible or still takes the phase
 # with it. The fraction is left out, for f2 is integrated out of its prior.
 _GROUPS = (
@@ -53,9 +50,8 @@ def renewed(
     coordinates, members = posterior.coordinates, _members(posterior)
     if len(members) == 0:
         return x, np.zeros(len(x))
-    drawn = draw_columns(posterior.space, PHYSICS_PARAM_NAMES, rng, len(x))
     y = np.zeros((len(x), posterior.size))
-    y[:, : coordinates.size] = _mapped(coordinates.inside(drawn), coordinates)
+    y[:, : coordinates.size] = physics_from_prior(coordinates, len(x), rng)
     chosen = members[rng.integers(0, len(members), len(x))]
     new = np.where(chosen, y[:, searched(posterior)], x)
     # A draw that the coordinates do not hold leaves the walker where it is.
@@ -68,19 +64,23 @@ def log_prior(x: FloatArray, posterior: Posterior) -> FloatArray:
     n = len(x)
     place = ridge_place(posterior)
     physics = x[:, :-1] if place is None else np.insert(x[:, :-1], place, 0.0, axis=1)
-    rows = np.minimum(np.arange(-(-n // PART) * PART), n - 1).reshape(-1, PART)
-    with ThreadPoolExecutor(usable_cores()) as pool:
-        parts = pool.map(lambda part: np.asarray(_log_priors(physics[part], posterior)), rows)
-        return np.concatenate([*parts])[:n]
+    parts = in_parts(lambda rows: np.asarray(_log_priors(physics[rows], posterior)), n)
+    return np.concatenate(parts)[:n]
 
 
-def _mapped(points: FloatArray, coordinates: PhysicsCoordinates) -> FloatArray:
-    """Map any number of points with code for ``PART`` of them."""
-    filled = np.resize(points, (-(-len(points) // PART) * PART, points.shape[1]))
-    parts = [
-        to_coordinates(part, coordinates) for part in filled.reshape(-1, PART, points.shape[1])
-    ]
-    return np.concatenate(parts)[: len(points)]
+def physics_from_prior(
+    coordinates: PhysicsCoordinates, count: int, rng: np.random.Generator
+) -> FloatArray:
+    """Draw coordinates of the physics parameters from the priors, shape (count, p).
+
+    Args:
+        coordinates: Map, priors and bounds.
+        count: Number of draws.
+        rng: Random numbers.
+    """
+    drawn = coordinates.inside(draw_columns(coordinates.space, PHYSICS_PARAM_NAMES, rng, count))
+    parts = in_parts(lambda rows: to_coordinates(drawn[rows], coordinates), count)
+    return np.concatenate(parts)[:count]
 
 
 @partial(jax.jit, static_argnames="posterior", compiler_options=RUNS_ONCE)

@@ -11,10 +11,10 @@ from __future__ import annotations
 import numpy as np
 
 from heterodyne._typing import FloatArray, IntArray
-from heterodyne.config.parameter_names import PHYSICS_PARAM_NAMES
 from heterodyne.optimization.cmc._draws import kish, systematic
 from heterodyne.optimization.cmc._linear import searched
 from heterodyne.optimization.cmc._mixture import covering
+from heterodyne.optimization.cmc._renewal import physics_from_prior
 from heterodyne.optimization.cmc._walkers import (
     Density,
     Walkers,
@@ -22,9 +22,7 @@ from heterodyne.optimization.cmc._walkers import (
     differences,
     independent,
 )
-from heterodyne.optimization.nlsq.starts import to_coordinates
 from heterodyne.optimization.posterior import Posterior
-from heterodyne.optimization.prior import draw_columns
 
 # Share of the walkers of a population that weights of the next power must be worth.
 _WORTH = 0.5
@@ -62,12 +60,10 @@ def from_prior(density: Density, count: int, rng: np.random.Generator) -> Walker
 def _drawn(
     posterior: Posterior, noise_scale: float, count: int, rng: np.random.Generator
 ) -> FloatArray:
-    coordinates = posterior.coordinates
-    drawn = draw_columns(posterior.space, PHYSICS_PARAM_NAMES, rng, count)
-    physics = to_coordinates(coordinates.inside(drawn), coordinates)
+    physics = physics_from_prior(posterior.coordinates, count, rng)
     sigma = float(posterior.sigma_width(noise_scale)) * np.abs(rng.normal(size=count))
     y = np.zeros((count, posterior.size))
-    y[:, : coordinates.size] = physics
+    y[:, : posterior.coordinates.size] = physics
     y[:, -1] = np.log(np.maximum(sigma, np.finfo(float).tiny))
     return y[:, searched(posterior)]
 

@@ -43,6 +43,8 @@ _STRAIGHT = 2.0
 PREFACTORS = ("D0_ref", "D0_sample", "v0", "f0")
 EXPONENTS = ("alpha_ref", "alpha_sample", "beta", "f1")
 OFFSETS = ("D_offset_ref", "D_offset_sample", "v_offset", "f3")
+CURVE_PARAMETERS = tuple(zip(PREFACTORS, EXPONENTS, OFFSETS, strict=True))
+"""Prefactor, exponent and offset of J of reference and sample, of the velocity, the fraction."""
 
 
 class CurveValues(NamedTuple):

@@ -15,6 +15,7 @@ import numpy as np
 
 from heterodyne._typing import BoolArray, FloatArray, JaxArray
 from heterodyne.core.likelihood import PairData, pack_pairs
+from heterodyne.core.separable import Layout
 from heterodyne.optimization.nlsq.starts import decay_lag
 from heterodyne.optimization.problem import Problem
 
@@ -48,6 +49,24 @@ class Groups(NamedTuple):
         """Mean time of each group in s, shape (count,)."""
         t = np.asarray(data.t)[self.first : self.first + self.number * self.size]
         return t.reshape(self.number, self.size).mean(axis=1)
+
+    def packed(self, c2: FloatArray, data: PairData, weights: FloatArray | None = None) -> PairData:
+        """Pack averages between groups, taken from data.
+
+        Args:
+            c2: Averages, shape (n_angles, count, count).
+            data: What they were taken from.
+            weights: Their weights, likewise; None where all count 1.
+        """
+        return pack_pairs(
+            c2,
+            self.times(data),
+            float(data.q),
+            float(data.dt) * self.size,
+            np.asarray(data.phi),
+            mask=self.whole,
+            weights=weights,
+        )
 
 
 def grouped_frames(data: PairData, per_decay: float = _PER_DECAY) -> Groups | None:
@@ -90,42 +109,33 @@ def coarsened(problem: Problem) -> Problem:
 
 def _averaged(data: PairData, groups: Groups) -> PairData:
     """Average pairs of the same lag between groups of frames."""
-    first, size, whole = groups
-    values = _summed(data.blocks, first, size, groups.number)
+    size = groups.size
+    values = _summed(data.blocks, data.layout, groups)
     weights = None
     if data.weights is None:
         values /= size
     else:
-        weights = _summed(data.weights, first, size, groups.number)
+        weights = _summed(data.weights, data.layout, groups)
         values = np.divide(values, weights, out=np.zeros_like(values), where=weights > 0)
-    return pack_pairs(
-        values + np.asarray(data.baseline)[:, None, None],
-        groups.times(data),
-        float(data.q),
-        float(data.dt) * size,
-        np.asarray(data.phi),
-        mask=whole,
-        weights=weights,
-    )
+    return groups.packed(values + np.asarray(data.baseline)[:, None, None], data, weights)
 
 
-def _summed(blocks: tuple[JaxArray, ...], first: int, size: int, count: int) -> FloatArray:
+def _summed(blocks: tuple[JaxArray, ...], layout: Layout, groups: Groups) -> FloatArray:
     """Sum what ``Layout.split`` has cut over pairs of the same lag of all pairs of groups.
 
     Returns:
         Array of shape (n_angles, count, count), its lower triangle zero.
     """
+    first, size, count = groups.first, groups.size, groups.number
     total = np.zeros((blocks[0].shape[0], count, count))
-    for level, block in enumerate(blocks):
-        parts, last = np.asarray(block), level == len(blocks) - 1
-        height = parts.shape[-1]
-        for n in range(parts.shape[1]):
-            row = n * height if last else 2 * n * height
-            column = row if last else row + height
-            for k in range(size):
-                rows, to_rows = _strided(row, height, first + k, size, count)
-                columns, to_columns = _strided(column, height, first + k, size, count)
-                total[:, to_rows, to_columns] += parts[:, n, rows, columns]
+    parts = [np.asarray(block) for block in blocks]
+    for level, n, row, column in layout.corners():
+        part = parts[level][:, n]
+        height = part.shape[-1]
+        for k in range(size):
+            rows, to_rows = _strided(row, height, first + k, size, count)
+            columns, to_columns = _strided(column, height, first + k, size, count)
+            total[:, to_rows, to_columns] += part[:, rows, columns]
     return total
 
 
