@@ -33,6 +33,7 @@ from heterodyne.core._jax import jnp
 from heterodyne.core.simulate import simulate_pairs
 from heterodyne.optimization.cmc import _importance, _linear, _passes
 from heterodyne.optimization.cmc._analysis import analyse
+from heterodyne.optimization.cmc._diagnostics import diagnose_walks
 from heterodyne.optimization.cmc._draws import Proposals, kish
 from heterodyne.optimization.cmc._engine import drive
 from heterodyne.optimization.cmc._ensemble import EnsembleSampler
@@ -46,7 +47,7 @@ from heterodyne.optimization.cmc._tempering import (
     tempered_step,
     weights_of,
 )
-from heterodyne.optimization.cmc._walkers import Density, accepted
+from heterodyne.optimization.cmc._walkers import Density, accepted, along_axes
 from heterodyne.optimization.coordinates.physics import PhysicsCoordinates
 from heterodyne.optimization.posterior import Posterior
 from heterodyne.optimization.scaling import Scaling, ScalingMode
@@ -157,6 +158,28 @@ def test_populations_reach_the_posterior_from_the_prior(monkeypatch):
     np.testing.assert_allclose(z.mean(axis=0), 0.0, atol=0.15)
     np.testing.assert_allclose(z.std(axis=0), 1.0, rtol=0.15)
     np.testing.assert_allclose(walkers.log_power(1.0), one_mode(walkers.x))
+
+
+def test_steps_along_axes_leave_a_distribution_what_it_is():
+    rng = np.random.default_rng(4)
+    start = x = rng.standard_t(3.0, size=(4000, 3))
+    for _ in range(30):
+        new = along_axes(x, start, rng)
+        assert ((new != x).sum(axis=1) == 1).all()
+        gain = (stats.t.logpdf(new, 3.0) - stats.t.logpdf(x, 3.0)).sum(axis=1)
+        x = np.where((np.log(rng.random(len(x))) < gain)[:, None], new, x)
+    assert (x != start).all(axis=1).mean() > 0.99
+    for column in x.T:
+        assert stats.kstest(column, stats.t(3.0).cdf).pvalue > 1e-3
+
+
+def test_r_hat_sees_walkers_that_drift_together():
+    rng = np.random.default_rng(5)
+    still = rng.normal(size=(2, 64, 8))
+    drifting = still + 0.25 * np.arange(8)
+    found = diagnose_walks({"x": still.reshape(2, -1), "drift": drifting.reshape(2, -1)}, 128)
+    assert found.r_hat["x"] < 1.01
+    assert found.r_hat["drift"] > 1.1
 
 
 def test_the_next_power_halves_the_worth_of_the_weights():

@@ -10,18 +10,29 @@ from heterodyne.config.parameter_names import PHYSICS_PARAM_NAMES
 from heterodyne.config.parameter_space import ParameterSpace
 from heterodyne.core._jax import jax, jnp
 from heterodyne.optimization.cmc._linear import searched
-from heterodyne.optimization.cmc._renewal import _GROUPS, log_prior, renewed
+from heterodyne.optimization.cmc._renewal import (
+    _GROUPS,
+    log_prior,
+    physics_from_prior,
+    renewed,
+    reshaped,
+)
+from heterodyne.optimization.coordinates.curves import CURVE_PARAMETERS
 from heterodyne.optimization.coordinates.physics import PhysicsCoordinates
 from heterodyne.optimization.nlsq.starts import to_coordinates
 from heterodyne.optimization.posterior import Posterior
-from heterodyne.optimization.prior import LogPrior, draw_columns
+from heterodyne.optimization.prior import LogPrior
 from heterodyne.optimization.scaling import Scaling, ScalingMode
 
 T = 0.1 * np.arange(1.0, 61.0)
 
 
+# With the documented priors almost every fraction is too steep for its coordinates.
+FRACTION = {"f1": {"prior": {"mean": 0.0, "std": 0.2}}, "f2": {"prior": {"mean": 0.0, "std": 6.0}}}
+
+
 def posterior_of(*fixed):
-    space = ParameterSpace().fix(*fixed)
+    space = ParameterSpace.from_config({"fraction": FRACTION}).fix(*fixed)
     scaling = Scaling.of(ScalingMode.INDIVIDUAL, space, 2)
     return Posterior(PhysicsCoordinates.of(space, T), scaling)
 
@@ -41,17 +52,30 @@ def points(posterior, n, seed=0):
     return y[:, searched(posterior)]
 
 
-def test_the_prior_density_counts_the_volume_of_the_coordinates():
+def test_the_prior_density_counts_the_volume_and_integrates_f2():
     chart = WHOLE.coordinates
     place = chart.names.index("f2")
     prior = LogPrior.of(chart.space, chart.names)
-    slope = jax.jit(jax.jacfwd(lambda y: chart.forward(y)[0]))
+    slope = jax.jit(jax.jacfwd(lambda y: chart.forward(y)[0][chart.indices]))
     x = points(WHOLE, 3)
-    found = log_prior(x, WHOLE)
-    for row, value in zip(x, found, strict=True):
-        y = jnp.asarray(np.insert(row[:-1], place, 0.0))
-        volume = np.linalg.slogdet(np.asarray(slope(y)))[1]
-        assert value == pytest.approx(float(prior(chart.forward(y)[0])) + volume, abs=1e-6)
+    u = np.linspace(-14.0, 14.0, 5601)
+    for row, found in zip(x, log_prior(x, WHOLE), strict=True):
+        y = np.tile(np.insert(row[:-1], place, 0.0), (u.size, 1))
+        y[:, place] = u
+        parameters, log_det = jax.vmap(chart.forward)(jnp.asarray(y))
+        volume = np.linalg.slogdet(np.asarray(slope(jnp.asarray(y[2800]))))[1]
+        assert float(log_det[2800]) == pytest.approx(volume, abs=1e-6)
+        density = np.exp(jax.vmap(prior)(parameters[:, chart.indices]) + log_det)
+        assert found == pytest.approx(np.log(np.trapezoid(density, u)), abs=1e-6)
+
+
+def test_without_a_ridge_the_prior_density_is_that_of_all_coordinates():
+    part = posterior_of("f0")
+    chart = part.coordinates
+    prior = LogPrior.of(chart.space, chart.names)
+    for row, found in zip(x := points(part, 3), log_prior(x, part), strict=True):
+        parameters, log_det = chart.forward(jnp.asarray(row[:-1]))
+        assert found == pytest.approx(float(prior(parameters[chart.indices]) + log_det), abs=1e-9)
 
 
 def test_one_group_changes_and_the_proposal_has_the_density_of_the_prior():
@@ -63,19 +87,70 @@ def test_one_group_changes_and_the_proposal_has_the_density_of_the_prior():
     assert changed == {tuple(n for n in names if n in group) for group in _GROUPS}
 
 
+def prior_columns(posterior, x, rng, n=4000):
+    """Columns of points beside those of draws from the priors, by parameter."""
+    chart = posterior.coordinates
+    expected = physics_from_prior(chart, n, rng)
+    for column, name in enumerate(n for n in chart.names if n != "f2"):
+        yield name, x[:, column], expected[:, chart.names.index(name)]
+
+
 def test_without_data_walkers_follow_the_priors():
     rng = np.random.default_rng(2)
     x = points(WHOLE, 2000)
-    for _ in range(25):
+    for _ in range(30):
         # What counts is prior times proposal, the ratio of which is 1.
         x = renewed(x, WHOLE, rng)[0]
+    for name, found, known in prior_columns(WHOLE, x, rng):
+        assert stats.ks_2samp(found, known).pvalue > 1e-4, name
+
+
+@pytest.mark.parametrize("fixed", [(), ("f2",)], ids=["ridge", "f2 fixed"])
+def test_new_shapes_leave_draws_from_the_priors_what_they_are(fixed):
+    posterior = posterior_of(*fixed)
+    rng = np.random.default_rng(3)
+    chart, n = posterior.coordinates, 4000
+    y = np.zeros((n, posterior.size))
+    y[:, : chart.size] = physics_from_prior(chart, n, rng)
+    x = y[:, searched(posterior)]
+    x = x[np.isfinite(x).all(axis=1) & np.isfinite(log_prior(x, posterior))]
+    moved = np.zeros(len(x), int)
+    for _ in range(12):
+        new, ratio = reshaped(x, posterior, rng)
+        gain = log_prior(new, posterior) - log_prior(x, posterior) + ratio
+        taken = (np.log(rng.random(len(x))) < gain) & (new != x).any(axis=1)
+        x, moved = np.where(taken[:, None], new, x), moved + taken
+    assert moved.mean() > 1.0
+    for name, found, known in prior_columns(posterior, x, rng):
+        assert stats.ks_2samp(found, known).pvalue > 1e-4, name
+
+
+def test_a_new_shape_keeps_the_value_at_one_time():
+    x = points(WHOLE, 200)
+    new, _ = reshaped(x, WHOLE, np.random.default_rng(4))
     chart = WHOLE.coordinates
-    drawn = draw_columns(WHOLE.space, PHYSICS_PARAM_NAMES, rng, 2000)
-    expected = to_coordinates(chart.inside(drawn), chart)
-    for column, name in enumerate(n for n in chart.names if n != "f2"):
-        if not name.startswith("f"):
-            known = expected[:, chart.names.index(name)]
-            assert stats.ks_2samp(x[:, column], known).pvalue > 1e-4, name
+    place = chart.names.index("f2")
+    times = np.linspace(0.01, 2.0 * T[-1], 4000)
+    known = set()
+    for old, now in zip(x, new, strict=True):
+        if (old == now).all():
+            continue
+        values = []
+        for row in (old, now):
+            p = np.asarray(chart.forward(jnp.asarray(np.insert(row[:-1], place, 0.0)))[0])
+            p = dict(zip(PHYSICS_PARAM_NAMES, p, strict=True))
+            power = [p[a] * times ** p[b] + p[c] for a, b, c in CURVE_PARAMETERS[:3]]
+            grown = p["f0"] * np.exp(p["f1"] * (times - p["f2"])) + p["f3"]
+            values.append(np.array([*power, grown]))
+        change = values[1] - values[0]
+        different = np.flatnonzero(
+            np.abs(change).max(axis=1) > 1e-9 * np.abs(values[0]).max(axis=1)
+        )
+        assert len(different) == 1
+        one = change[different[0]]
+        assert one.min() <= 0.0 <= one.max()
+        known.add(int(different[0]))
+    assert known == {0, 1, 2, 3}
 
 
 def test_fixed_parameters_are_left_out():
@@ -83,11 +158,20 @@ def test_fixed_parameters_are_left_out():
     x = points(part, 200)
     new, _ = renewed(x, part, np.random.default_rng(1))
     changed = (new != x).any(axis=0)
-    assert changed.tolist() == [n in _GROUPS[1] for n in part.coordinates.names if n != "f2"] + [
-        False
-    ]
-    none = posterior_of(*(n for n in PHYSICS_PARAM_NAMES if not n.startswith("f")))
-    x = points(none, 5)
-    new, ratio = renewed(x, none, np.random.default_rng(1))
+    varying = [n for n in part.coordinates.names if n != "f2"]
+    assert changed.tolist() == [n in (*_GROUPS[1], *_GROUPS[3]) for n in varying] + [False]
+    # Of the transport of the reference only one parameter varies, so that its shape stays.
+    single = posterior_of(*(n for n in PHYSICS_PARAM_NAMES if n != "D0_ref"))
+    x = points(single, 5)
+    new, ratio = reshaped(x, single, np.random.default_rng(1))
     np.testing.assert_array_equal(new, x)
     assert not ratio.any()
+
+
+def test_where_all_parameters_are_fixed_nothing_is_drawn():
+    none = posterior_of(*PHYSICS_PARAM_NAMES)
+    x = points(none, 5)
+    for propose in (renewed, reshaped):
+        new, ratio = propose(x, none, np.random.default_rng(1))
+        np.testing.assert_array_equal(new, x)
+        assert not ratio.any()

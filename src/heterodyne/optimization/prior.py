@@ -13,6 +13,7 @@ from scipy.special import log_ndtr, ndtri_exp
 from heterodyne._typing import FloatArray, JaxArray
 from heterodyne.config.parameter_space import Parameter, ParameterSpace, PriorKind
 from heterodyne.core._jax import jax, jnp
+from heterodyne.optimization.coordinates.physics import PhysicsCoordinates
 
 # Width of a uniform distribution over its standard deviation.
 _UNIFORM = math.sqrt(12.0)
@@ -69,6 +70,13 @@ class LogPrior:
         positive = jnp.where(c["lognormal"], values, 1.0)
         density = -0.5 * self.standardised(values) ** 2 - jnp.log(positive) - c["log_norm"]
         return density.sum(axis=-1)
+
+
+def log_prior_at(y: JaxArray, coordinates: PhysicsCoordinates) -> JaxArray:
+    """Log prior density of coordinates of the physics parameters, shape (p,), scalar."""
+    parameters, log_det = coordinates.forward(y)
+    prior = LogPrior.of(coordinates.space, coordinates.names)
+    return prior(parameters[coordinates.indices]) + log_det
 
 
 def prior_width(parameter: Parameter, *, logarithmic: bool) -> float:

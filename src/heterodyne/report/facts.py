@@ -136,6 +136,8 @@ def _sampler_facts(s: Mapping[str, Any]) -> list[tuple[str, object]]:
         ("Acceptance", _if_known(s.get("acceptance"), percent)),
         ("Acceptance of jumps", _if_known(s.get("acceptance_of_jumps"), percent)),
         ("Acceptance of draws from priors", _if_known(s.get("acceptance_of_prior"), percent)),
+        ("Acceptance of new shapes", _if_known(s.get("acceptance_of_shapes"), percent)),
+        ("Acceptance along axes", _if_known(s.get("acceptance_of_axes"), percent)),
         ("Longest trajectory", _if_known(s.get("longest_trajectory"), _gradients)),
     ]
 

@@ -199,14 +199,24 @@ def diagnose(
     return Diagnosis(r_hat, bulk, tail, bfmi(energy), int(np.sum(diverging)), energy.size)
 
 
-def diagnose_walks(values: Mapping[str, FloatArray]) -> Diagnosis:
-    """Measure convergence of chains without trajectories.
+def diagnose_walks(values: Mapping[str, FloatArray], n_walkers: int) -> Diagnosis:
+    """Measure convergence of groups of walkers.
+
+    R-hat compares groups, and within them early with late draws of all walkers: halves of the
+    walkers would hide that all of them drift.
 
     Args:
-        values: Draws by name, shape (chains, draws) each.
+        values: Draws by name, shape (groups, draws) each, those of a walker side by side.
+        n_walkers: Number of walkers of all groups.
     """
-    found = {name: _NONE if _constant(x) else _of_one(x) for name, x in values.items()}
-    r_hat, bulk, tail = ({name: x[k] for name, x in found.items()} for k in range(3))
+    r_hat, bulk, tail = {}, {}, {}
+    for name, x in values.items():
+        if _constant(x):
+            r_hat[name], bulk[name], tail[name] = _NONE
+            continue
+        by_walker = x.reshape(x.shape[0], n_walkers // x.shape[0], -1)
+        r_hat[name] = _r_hat(by_walker.swapaxes(1, 2).reshape(x.shape))
+        bulk[name], tail[name] = _effective(x)
     return Diagnosis(r_hat, bulk, tail, (), 0, next(iter(values.values())).size)
 
 
@@ -263,9 +273,13 @@ def _constant(x: FloatArray) -> bool:
 
 
 def _of_one(x: FloatArray) -> tuple[float, float, float]:
+    return (_r_hat(x), *_effective(x))
+
+
+def _effective(x: FloatArray) -> tuple[float, float]:
+    """Effective numbers of draws of bulk and tails."""
     statistics = array_stats()
     return (
-        _r_hat(x),
         float(statistics.ess(x, method="bulk")),
         float(statistics.ess(x, method="tail", prob=_TAILS)),
     )

@@ -96,8 +96,8 @@ class Walks:
         n_walkers: Number of walkers in all groups.
         n_steps: Steps of each walker after adaptation.
         n_powers: Powers of the likelihood between prior and posterior.
-        acceptance: Share of accepted steps: along differences, from the mixture, and from the
-            priors.
+        acceptance: Share of accepted steps: along differences, from the mixture, from the
+            priors, of shapes from the priors, and along axes.
     """
 
     n_walkers: int

@@ -24,12 +24,13 @@ from heterodyne.optimization.cmc._importance import picked
 from heterodyne.optimization.cmc._linear import searched
 from heterodyne.optimization.cmc._mixture import Component, Mixture, covering, weighed
 from heterodyne.optimization.cmc._nuts import Target
-from heterodyne.optimization.cmc._renewal import renewed
+from heterodyne.optimization.cmc._renewal import renewed, reshaped
 from heterodyne.optimization.cmc._tempering import from_prior, tempered_step
 from heterodyne.optimization.cmc._walkers import (
     Density,
     Walkers,
     accepted,
+    along_axes,
     differences,
     independent,
 )
@@ -44,8 +45,10 @@ _BLOCK, _KEEP, _ADAPTED = 40, 8, 4
 # Blocks of draws after which to look at them.
 _LOOK = 2
 # Kinds of steps, and their order.
-_DIFFERENCE, _INDEPENDENT, _RENEWED = range(3)
-_KINDS = (_DIFFERENCE, _INDEPENDENT, _DIFFERENCE, _RENEWED)
+_DIFFERENCE, _INDEPENDENT, _RENEWED, _RESHAPED, _AXIS = range(5)
+_KINDS = (
+    _DIFFERENCE, _INDEPENDENT, _AXIS, _RENEWED, _DIFFERENCE, _INDEPENDENT, _AXIS, _RESHAPED,
+)  # fmt: skip
 _COMPONENTS, _FIRST_COMPONENTS = 24, 12
 _FITTED = 0.7
 _BROAD = 0.05
@@ -70,8 +73,8 @@ class EnsembleState(NamedTuple):
         first: The same of the mixture before adaptation, which stays as a part.
         kept: Coordinates of all unknowns, shape (kept, n, d).
         log_density: Log density of these, shape (kept, n).
-        accepted: Steps that were accepted and proposed, shape (3, 2): along differences,
-            from the mixture, and from the priors.
+        accepted: Steps that were accepted and proposed, shape (5, 2): along differences,
+            from the mixture, from the priors, of shapes from the priors, and along axes.
     """
 
     walkers: Walkers
@@ -153,7 +156,7 @@ class EnsembleSampler:
             first=(),
             kept=np.empty((0, 0, d)),
             log_density=np.empty((0, 0)),
-            accepted=np.zeros((3, 2)),
+            accepted=np.zeros((_AXIS + 1, 2)),
         )
 
     def advance(self, state: EnsembleState) -> EnsembleState:
@@ -194,7 +197,7 @@ class EnsembleSampler:
     def _walked(self, state: EnsembleState, rng: np.random.Generator) -> EnsembleState:
         adapting = state.n_blocks < 0
         walkers = state.walkers
-        counts, kept = np.zeros((3, 2)), []
+        counts, kept = np.zeros((_AXIS + 1, 2)), []
         for step in range(1, _BLOCK + 1):
             kind = _KINDS[step % len(_KINDS)]
             proposed, ratio = self._proposed(kind, state, walkers.x, rng)
@@ -215,6 +218,10 @@ class EnsembleSampler:
             return independent(x, state.mixture, rng)
         if kind == _RENEWED:
             return renewed(x, self.posterior, rng)
+        if kind == _RESHAPED:
+            return reshaped(x, self.posterior, rng)
+        if kind == _AXIS:
+            return along_axes(x, state.reference, rng), 0.0
         return differences(x, state.reference, rng), 0.0
 
     def _adapted(

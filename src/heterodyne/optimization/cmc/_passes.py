@@ -16,6 +16,7 @@ from heterodyne.optimization.cmc._averages import averages, possible, weighed
 from heterodyne.optimization.cmc._diagnostics import (
     THRESHOLDS,
     Diagnosis,
+    Thresholds,
     diagnose,
     diagnose_walks,
     diagnose_weighted,
@@ -43,6 +44,9 @@ S = TypeVar("S")
 PLAIN, CORRECTED = "plain", "corrected"
 # Stages of adaptation that NUTS needs from a frame of weighted points.
 _REFINED_STAGES = 1
+# With weights of heavier tails intervals were too narrow where the priors set the tails, in
+# simulations; where walkers are affordable they take over from there.
+_STRICT = replace(THRESHOLDS, k_hat=0.5)
 # Most pairs for ensemble sampling; with more, gradients pay.
 _MOST_PAIRS = 500_000
 # Draws given averages that are weighed by all pairs: at first, and if these are not enough.
@@ -113,8 +117,9 @@ class Drawing:
             return self._along_gradients(name, target, plan, frame)
         ensemble = self.engine == "ensemble" or _affordable(target)
         averaged = self.engine == "auto" and not ensemble and possible(target)
-        found = self._weighed(name, target, frames, few=averaged)
-        enough = self.engine == "auto" and found.diagnosis.mixed(THRESHOLDS)
+        limits = _STRICT if self.engine == "auto" and ensemble else THRESHOLDS
+        found = self._weighed(name, target, frames, limits, few=averaged)
+        enough = self.engine == "auto" and found.diagnosis.mixed(limits)
         if self.engine == "importance" or enough:
             return found
         points = found.draws.proposals
@@ -138,7 +143,13 @@ class Drawing:
         return self._driven(name, nuts, lambda: nuts.start(frame))
 
     def _weighed(
-        self, name: str, target: Target, frames: tuple[Frame, ...], *, few: bool
+        self,
+        name: str,
+        target: Target,
+        frames: tuple[Frame, ...],
+        limits: Thresholds,
+        *,
+        few: bool,
     ) -> Sampled:
         weigh = ImportanceSampler(
             self.posterior,
@@ -149,7 +160,7 @@ class Drawing:
             stage=f"{name} weights",
             most=FEW if few else MOST,
         )
-        return self._driven(name, weigh, weigh.start)
+        return self._driven(name, weigh, weigh.start, limits)
 
     def _on_averages(
         self, name: str, target: Target, frame: Frame, points: Proposals
@@ -181,7 +192,13 @@ class Drawing:
         )
         return self._driven(name, walk, walk.start)
 
-    def _driven(self, name: str, engine: Engine[S], start: Callable[[], S]) -> Sampled:
+    def _driven(
+        self,
+        name: str,
+        engine: Engine[S],
+        start: Callable[[], S],
+        limits: Thresholds = THRESHOLDS,
+    ) -> Sampled:
         key = state_key(name, engine.name)
         kept = self.keeper.load(key)
         last: Sampled | None = None
@@ -189,7 +206,7 @@ class Drawing:
         def enough(draws: Draws) -> bool:
             nonlocal last
             last = self.named(draws)
-            return last.diagnosis.mixed(THRESHOLDS)
+            return last.diagnosis.mixed(limits)
 
         draws = drive(
             engine,
@@ -207,9 +224,10 @@ class Drawing:
         if draws.trajectories is not None:
             walks = draws.trajectories
             return Sampled(draws, quantities, diagnose(values, walks.energy, walks.diverging))
-        if draws.proposals is None:
-            return Sampled(draws, quantities, diagnose_walks(values))
         seen = draws.proposals
+        if seen is None:
+            assert draws.walks is not None
+            return Sampled(draws, quantities, diagnose_walks(values, draws.walks.n_walkers))
         of_points = Quantities.of(self.posterior, seen.y[None], self.derived).all()
         points = {name: x[0] for name, x in of_points.items()} | {"log density": seen.log_density}
         return Sampled(draws, quantities, diagnose_weighted(values, points, seen))

@@ -143,7 +143,7 @@ def _engines(analysis: Analysis) -> str:
 
 
 def _walks(w: Walks) -> dict[str, Any]:
-    along, jumps, renewed = w.acceptance
+    along, jumps, renewed, reshaped, axes = w.acceptance
     return {
         "walkers": w.n_walkers,
         "steps": w.n_steps,
@@ -151,6 +151,8 @@ def _walks(w: Walks) -> dict[str, Any]:
         "acceptance": along,
         "acceptance_of_jumps": jumps,
         "acceptance_of_prior": renewed,
+        "acceptance_of_shapes": reshaped,
+        "acceptance_of_axes": axes,
     }
 
 

@@ -2,7 +2,8 @@
 
 What the data hardly see follows its prior, whose tails reach far: walkers that step along
 differences of each other take very long to get there. A draw from the prior is there at once,
-and is accepted by the ratio of the likelihoods alone.
+and is accepted by the ratio of the likelihoods alone. Of a curve whose value the data do see,
+but not its shape, prefactor and exponent are drawn, and the offset keeps that value.
 """
 
 from __future__ import annotations
@@ -15,23 +16,30 @@ from heterodyne._typing import BoolArray, FloatArray, IntArray, JaxArray
 from heterodyne.config.parameter_names import PHYSICS_PARAM_NAMES
 from heterodyne.core._jax import RUNS_ONCE, jax, jnp
 from heterodyne.optimization.cmc._linear import in_parts, ridge_place, searched
+from heterodyne.optimization.cmc._ridge_draw import log_prior_across
 from heterodyne.optimization.coordinates.curves import CURVE_PARAMETERS
 from heterodyne.optimization.coordinates.physics import PhysicsCoordinates
 from heterodyne.optimization.nlsq.starts import to_coordinates
 from heterodyne.optimization.posterior import Posterior
-from heterodyne.optimization.prior import LogPrior, draw_columns
+from heterodyne.optimization.prior import LogPrior, draw_columns, log_prior_at
 
-_REFERENCE, _SAMPLE, _VELOCITY, _ = CURVE_PARAMETERS
+_REFERENCE, _SAMPLE, _VELOCITY, _FRACTION = CURVE_PARAMETERS
 # Parameters that may be unseen together: a component that is invisible or still takes the phase
-# with it. The fraction is left out, for f2 is integrated out of its prior.
+# with it. f2 is among the coordinates only where it does not run along the ridge.
 _GROUPS = (
     _REFERENCE,
     _SAMPLE,
     _VELOCITY,
+    (*_FRACTION, "f2"),
     ("phi0",),
     (*_REFERENCE, *_VELOCITY, "phi0"),
     (*_SAMPLE, *_VELOCITY, "phi0"),
 )
+_PLACES = {name: k for k, name in enumerate(PHYSICS_PARAM_NAMES)}
+_ROWS: IntArray = np.array([[_PLACES[name] for name in curve] for curve in CURVE_PARAMETERS])
+_F2, _OF_FRACTION = _PLACES["f2"], len(CURVE_PARAMETERS) - 1
+# Where a curve keeps its value, in spreads from the reference time: anywhere in the window.
+_REACH = 3.0**0.5
 
 
 def renewed(
@@ -47,24 +55,61 @@ def renewed(
     Returns:
         The points, and the log density of proposing the old points over that of these.
     """
-    coordinates, members = posterior.coordinates, _members(posterior)
+    coordinates, members = posterior.coordinates, _members(posterior, _GROUPS)
+    members = members[members.any(axis=1)]
     if len(members) == 0:
         return x, np.zeros(len(x))
     y = np.zeros((len(x), posterior.size))
     y[:, : coordinates.size] = physics_from_prior(coordinates, len(x), rng)
     chosen = members[rng.integers(0, len(members), len(x))]
-    new = np.where(chosen, y[:, searched(posterior)], x)
-    # A draw that the coordinates do not hold leaves the walker where it is.
-    new = np.where(np.isfinite(new).all(axis=1, keepdims=True), new, x)
+    new = _sound(np.where(chosen, y[:, searched(posterior)], x), x)
     return new, log_prior(x, posterior) - log_prior(new, posterior)
 
 
+def reshaped(
+    x: FloatArray, posterior: Posterior, rng: np.random.Generator
+) -> tuple[FloatArray, FloatArray]:
+    """Propose to draw prefactor and exponent of one curve of each walker from the priors.
+
+    The offset changes such that the curve keeps its value at a time that is chosen at random.
+    The volume of prefactor, exponent and that value is the volume of the parameters, so that
+    of the priors those of the offset remain in the ratio.
+
+    Args:
+        x: Points, shape (n, m).
+        posterior: Map and priors.
+        rng: Random numbers.
+
+    Returns:
+        The points, and the log density of proposing the old points over that of these.
+    """
+    coordinates, n = posterior.coordinates, len(x)
+    space = coordinates.space
+    free = np.flatnonzero([all(space[name].vary for name in c) for c in CURVE_PARAMETERS])
+    if len(free) == 0:
+        return x, np.zeros(n)
+    curve, at = rng.choice(free, n), rng.uniform(-_REACH, _REACH, n)
+    drawn = draw_columns(space, PHYSICS_PARAM_NAMES, rng, n)
+    y = _physics(x, posterior)
+    parts = in_parts(
+        lambda rows: [
+            *map(np.asarray, _reshaped(y[rows], drawn[rows], curve[rows], at[rows], posterior))
+        ],
+        n,
+    )
+    reached, of_offset = (np.concatenate(column)[:n] for column in zip(*parts, strict=True))
+    whole = np.zeros((n, posterior.size))
+    whole[:, : coordinates.size] = reached
+    chosen = _members(posterior, tuple((*c, "f2") for c in CURVE_PARAMETERS))[curve]
+    new = _sound(np.where(chosen, whole[:, searched(posterior)], x), x)
+    ratio = log_prior(x, posterior) - log_prior(new, posterior)
+    return new, ratio + np.where((new != x).any(axis=1), of_offset, 0.0)
+
+
 def log_prior(x: FloatArray, posterior: Posterior) -> FloatArray:
-    """Log prior density of the physics coordinates, those of f2 at 0, (n, m) to (n,)."""
-    n = len(x)
-    place = ridge_place(posterior)
-    physics = x[:, :-1] if place is None else np.insert(x[:, :-1], place, 0.0, axis=1)
-    parts = in_parts(lambda rows: np.asarray(_log_priors(physics[rows], posterior)), n)
+    """Log prior density of the physics coordinates that are searched, (n, m) to (n,)."""
+    n, y = len(x), _physics(x, posterior)
+    parts = in_parts(lambda rows: np.asarray(_log_priors(y[rows], posterior)), n)
     return np.concatenate(parts)[:n]
 
 
@@ -78,27 +123,72 @@ def physics_from_prior(
         count: Number of draws.
         rng: Random numbers.
     """
-    drawn = coordinates.inside(draw_columns(coordinates.space, PHYSICS_PARAM_NAMES, rng, count))
+    drawn = draw_columns(coordinates.space, PHYSICS_PARAM_NAMES, rng, count)
     parts = in_parts(lambda rows: to_coordinates(drawn[rows], coordinates), count)
     return np.concatenate(parts)[:count]
 
 
+def _physics(x: FloatArray, posterior: Posterior) -> FloatArray:
+    """Coordinates of the physics parameters, that of f2 at 0 where it is not searched."""
+    place = ridge_place(posterior)
+    return x[:, :-1] if place is None else np.insert(x[:, :-1], place, 0.0, axis=1)
+
+
+def _sound(new: FloatArray, x: FloatArray) -> FloatArray:
+    """Leave walkers where they are whose proposals the coordinates do not hold."""
+    return np.where(np.isfinite(new).all(axis=1, keepdims=True), new, x)
+
+
 @partial(jax.jit, static_argnames="posterior", compiler_options=RUNS_ONCE)
 def _log_priors(physics: JaxArray, posterior: Posterior) -> JaxArray:
-    coordinates = posterior.coordinates
-    prior = LogPrior.of(coordinates.space, coordinates.names)
-
     def one(y: JaxArray) -> JaxArray:
-        parameters, log_det = coordinates.forward(y)
-        return prior(parameters[coordinates.indices]) + log_det
+        if posterior.coordinates.on_ridge:
+            return log_prior_across(y, posterior)
+        return log_prior_at(y, posterior.coordinates)
 
     return jnp.nan_to_num(jax.vmap(one)(physics), nan=-jnp.inf)
 
 
-def _members(posterior: Posterior) -> BoolArray:
-    """Which of the coordinates that are searched are in each group that varies, (groups, m)."""
+@partial(jax.jit, static_argnames="posterior", compiler_options=RUNS_ONCE)
+def _reshaped(
+    physics: JaxArray, drawn: JaxArray, curve: JaxArray, at: JaxArray, posterior: Posterior
+) -> tuple[JaxArray, JaxArray]:
+    """Coordinates with curves redrawn, and the log prior of the new offsets over the old."""
+    coordinates = posterior.coordinates
+    low, high = (
+        jnp.asarray([getattr(coordinates.space[name], end) for name in PHYSICS_PARAM_NAMES])
+        for end in ("min", "max")
+    )
+    offsets = _ROWS[:, 2]
+    prior = LogPrior.of(coordinates.space, tuple(PHYSICS_PARAM_NAMES[k] for k in offsets))
+
+    def one(
+        y: JaxArray, drawn: JaxArray, curve: JaxArray, at: JaxArray
+    ) -> tuple[JaxArray, JaxArray]:
+        old = coordinates.forward(y)[0]
+        prefactor, exponent, offset = jnp.asarray(_ROWS)[curve]
+        of_fraction = curve == _OF_FRACTION
+        log_t = jnp.log(coordinates.log_time) + at * coordinates.log_spread
+        t = coordinates.mid_time + at * coordinates.spread
+
+        def grown(p: JaxArray) -> JaxArray:
+            steps = jnp.where(of_fraction, t - p[_F2], log_t)
+            return p[prefactor] * jnp.exp(p[exponent] * steps)
+
+        new = old.at[prefactor].set(drawn[prefactor]).at[exponent].set(drawn[exponent])
+        new = new.at[_F2].set(jnp.where(of_fraction, drawn[_F2], old[_F2]))
+        new = new.at[offset].add(grown(old) - grown(new))
+        inside = (low[offset] < new[offset]) & (new[offset] < high[offset])
+        # Beyond the bounds there is no density; what has none is left in place.
+        reached = jnp.where(inside, coordinates.inverse(jnp.where(inside, new, old)), jnp.nan)
+        return reached, prior(new[offsets]) - prior(old[offsets])
+
+    return jax.vmap(one)(physics, drawn, curve, at)
+
+
+def _members(posterior: Posterior, groups: tuple[tuple[str, ...], ...]) -> BoolArray:
+    """Which of the coordinates that are searched are in each group, (groups, m)."""
     names: IntArray = searched(posterior)
     varying = posterior.coordinates.names
     labels = [varying[k] if k < len(varying) else "" for k in names.tolist()]
-    found = np.array([[label in group for label in labels] for group in _GROUPS])
-    return found[found.any(axis=1)]
+    return np.array([[label in group for label in labels] for group in groups])

@@ -9,12 +9,13 @@ inside a bin differs from the histogram is left to the weight.
 from __future__ import annotations
 
 import numpy as np
+from jax.scipy.special import logsumexp
 from jax.scipy.stats import norm
 
 from heterodyne._typing import JaxArray
 from heterodyne.core._jax import jnp
 from heterodyne.optimization.posterior import Posterior
-from heterodyne.optimization.prior import LogPrior
+from heterodyne.optimization.prior import LogPrior, log_prior_at
 
 # Bins of the coordinate, in which the density is close to a standard normal one.
 _REACH, _BINS = 12.0, 480
@@ -36,14 +37,7 @@ def draw_along_ridge(
     Returns:
         The coordinate, and the log density of the draw.
     """
-    coordinates = posterior.coordinates
-    prior = LogPrior.of(posterior.space, ("f0", "f2"))
-    # A power below 1 widens the density, and its exponential tails most: where f0 tends to 0.
-    stretch = 1.0 / jnp.asarray(power)
-    nodes = coordinates.ridge_centre(y) + stretch * _MIDDLES
-    f0, f2, log_det = coordinates.along_ridge(y, nodes)
-    log_prior = prior.each(jnp.stack([f0, f2], axis=-1))
-    density = power * (log_prior + log_det)
+    nodes, density, width = _along(y, power, posterior)
     share = jnp.exp(density - density.max())
     share = jnp.where(jnp.isfinite(share), share, 0.0)
     cumulative = jnp.cumsum(share) / share.sum()
@@ -51,6 +45,33 @@ def draw_along_ridge(
     k = jnp.clip(jnp.searchsorted(cumulative, at), 0, _BINS - 1)
     probability = share[k] / share.sum()
     inside = (at - cumulative[k] + probability) / probability
-    width = stretch * _WIDTH
     drawn = nodes[k] + width * (jnp.clip(inside, 0.0, 1.0) - 0.5)
     return drawn, jnp.log(probability / width)
+
+
+def log_prior_across(y: JaxArray, posterior: Posterior) -> JaxArray:
+    """Log prior density of the physics coordinates with that of f2 integrated out, scalar.
+
+    Args:
+        y: Coordinates of the physics parameters, shape (p,); that of f2 is not used.
+        posterior: Map and priors, with a coordinate along the ridge.
+    """
+    coordinates = posterior.coordinates
+    nodes, density, width = _along(y, 1.0, posterior)
+    place = coordinates.names.index("f2")
+    whole = log_prior_at(y.at[place].set(nodes[_BINS // 2]), coordinates)
+    return whole - density[_BINS // 2] + logsumexp(density) + jnp.log(width)
+
+
+def _along(
+    y: JaxArray, power: JaxArray | float, posterior: Posterior
+) -> tuple[JaxArray, JaxArray, JaxArray]:
+    """Middles of bins along the ridge, log density of the prior to a power there, their width."""
+    coordinates = posterior.coordinates
+    prior = LogPrior.of(posterior.space, ("f0", "f2"))
+    # A power below 1 widens the density, and its exponential tails most: where f0 tends to 0.
+    stretch = 1.0 / jnp.asarray(power)
+    nodes = coordinates.ridge_centre(y) + stretch * _MIDDLES
+    f0, f2, log_det = coordinates.along_ridge(y, nodes)
+    log_prior = prior.each(jnp.stack([f0, f2], axis=-1))
+    return nodes, power * (log_prior + log_det), stretch * _WIDTH

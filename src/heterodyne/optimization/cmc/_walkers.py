@@ -27,6 +27,8 @@ from heterodyne.optimization.posterior import Posterior
 _STEP, _SHORTEST = 2.38, 0.05
 # Share of steps as long as the difference, which lead from mode to mode.
 _WHOLE = 0.1
+# Shortest and longest steps along an axis, over the spread of the points.
+_AXIS_STEPS = (0.02, 3.0)
 # Added to steps, over the spread of the points: keeps them from a subspace.
 _JITTER = 1e-5
 
@@ -131,6 +133,21 @@ def differences(x: FloatArray, others: FloatArray, rng: np.random.Generator) -> 
     length = np.where(rng.random(n) < _WHOLE, 1.0, length)
     noise = _JITTER * others.std(axis=0) * rng.normal(size=x.shape)
     return x + length[:, None] * (others[first] - others[second]) + noise
+
+
+def along_axes(x: FloatArray, others: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """Propose steps of all lengths along one coordinate of each point, with equal chances back.
+
+    Args:
+        x: Points, shape (n, m).
+        others: Points whose spread is the unit of the lengths, shape (k, m).
+        rng: Random numbers.
+    """
+    n, m = x.shape
+    shortest, longest = np.log(_AXIS_STEPS)
+    length = np.exp(rng.uniform(shortest, longest, n)) * rng.normal(size=n)
+    axis = np.eye(m)[rng.integers(0, m, n)]
+    return x + length[:, None] * axis * others.std(axis=0)
 
 
 def independent(
