@@ -213,7 +213,8 @@ def test_changed_data_of_a_finished_member_are_noticed(run, sampler, tmp_path):
     assert run("simulate", "a.h5", *at, "--seed", 1).code == 0
     done = run("sample", "run.yaml", "--quiet")
     assert done.code == 2
-    assert "results of other data" in done.out
+    # Where lines are broken depends on the length of the path.
+    assert "results of other data" in " ".join(done.out.split())
 
 
 def test_an_interrupted_batch_has_code_130_and_goes_on(run, batch_file, sampler, tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from ruamel.yaml import YAML
 
 from heterodyne._errors import ConfigError
@@ -211,7 +211,6 @@ TEXTS = {
 }
 
 
-@settings(deadline=None)
 @given(
     st.sampled_from(list(TEXTS)), st.text(max_size=6), st.sampled_from(SHELL), st.text(max_size=6)
 )
@@ -221,7 +220,6 @@ def test_no_text_with_a_character_of_the_shell_passes(key, before, bad, after):
             cluster("pbspro", **{key: value})
 
 
-@settings(deadline=None)
 @given(
     st.sampled_from(list(DIRECTIVES)),
     st.text(max_size=6),

@@ -63,7 +63,7 @@ def grouped(monkeypatch):
     size=st.integers(2, 7),
     seed=st.integers(0, 100),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_means_between_groups_are_those_of_the_matrix(n, first, size, seed):
     c2 = np.random.default_rng(seed).normal(size=(2, n, n))
     c2 += c2.swapaxes(1, 2)

@@ -353,7 +353,7 @@ NUMBERS = hnp.arrays(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(matrices=st.lists(NUMBERS, min_size=1, max_size=5), data=st.data())
 def test_shards_are_packed_into_one_segment_for_each_kind_of_array(matrices, data):
     shards = []

@@ -246,7 +246,7 @@ def test_a_share_that_is_just_reached_does_not_end_the_run():
     assert not schedule.gave_up
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.data())
 def test_every_job_ends_once_whatever_happens(data):
     """Random events, among them senseless ones, at random times."""
@@ -334,7 +334,7 @@ def shortest(costs, n_workers):
     return best
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(costs=COSTS, n_workers=st.integers(2, 3))
 def test_the_last_shard_ends_within_a_third_of_the_optimum(costs, n_workers):
     order = LPTScheduler(costs, n_workers)._shard_order

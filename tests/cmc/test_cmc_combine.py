@@ -52,7 +52,7 @@ def test_normal_shards_multiply_to_the_posterior_of_all_data(k, seed):
     np.testing.assert_allclose(covariance, whole.covariance, rtol=1e-8, atol=1e-12)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(order=st.permutations(range(6)), seed=st.integers(0, 5))
 def test_the_order_of_shards_does_not_matter(order, seed):
     shards, _ = regression(6, seed)

@@ -51,7 +51,7 @@ def draws_in(frame, rng, n):
     return z, np.asarray(frame.place(jnp.asarray(z)))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(SEEDS)
 def test_place_is_affine(seed):
     rng = np.random.default_rng(seed)
@@ -61,7 +61,7 @@ def test_place_is_affine(seed):
     np.testing.assert_allclose(y, expected, rtol=1e-10, atol=1e-10)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(SEEDS)
 def test_draws_have_unit_covariance_in_the_refined_frame(seed):
     rng = np.random.default_rng(seed)
@@ -72,7 +72,7 @@ def test_draws_have_unit_covariance_in_the_refined_frame(seed):
     np.testing.assert_allclose(np.cov(inner, rowvar=False), np.eye(D), atol=2e-3)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(SEEDS)
 def test_axes_have_unit_variance_in_the_scaled_frame(seed):
     rng = np.random.default_rng(seed)
@@ -109,7 +109,7 @@ def linear_posterior():
     return Posterior(PhysicsCoordinates.of(space, T), Scaling.of(ScalingMode.AVERAGED, space, 1))
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(SEEDS)
 def test_the_normal_approximation_of_a_normal_posterior_is_exact(seed):
     rng = np.random.default_rng(seed)

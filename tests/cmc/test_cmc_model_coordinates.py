@@ -7,7 +7,7 @@ import math
 import numpy as np
 import numpyro.distributions as dist
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from model_cases import (
     C2,
@@ -215,7 +215,6 @@ def test_scalings_of_what_is_not_sampled_are_refused():
         get_heterodyne_model_reparam(*COMMON, SPACE.fix("D0_ref"), scalings={"D0_ref": scaling})
 
 
-@settings(deadline=None)
 @given(
     z=st.floats(-6, 6),
     shift=st.floats(-8, 8),

@@ -186,7 +186,7 @@ def test_values_in_the_interior_stay_in_a_new_array(caplog):
     assert not caplog.records
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     values=st.lists(st.floats(-2e6, 2e6), min_size=16, max_size=16),
     margin=st.floats(0.0, 0.49),

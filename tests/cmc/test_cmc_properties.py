@@ -63,7 +63,7 @@ def maps_of(mode, n_angles):
 
 @pytest.mark.parametrize(("mode", "n_angles"), [("auto", 1), ("auto", 3), ("individual", 3)])
 @given(seed=st.integers(0, 10_000))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_all_unknowns_together_are_a_bijection(mode, n_angles, seed):
     posterior, both_ways = maps_of(mode, n_angles)
     centres = [{"contrast": 0.3, "offset": 1.0}[kind] for kind in posterior.scaling_kinds]
@@ -85,7 +85,7 @@ def test_all_unknowns_together_are_a_bijection(mode, n_angles, seed):
 @given(
     st.floats(-5.0, 20.0), st.floats(-3.0, 3.0), st.floats(1e-3, 1e4), st.sampled_from([0.0, 2.0])
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_value_at_the_reference_time_is_a_bijection(log_value, exponent, t_ref, shift):
     exponent += shift
 
@@ -104,7 +104,7 @@ def test_value_at_the_reference_time_is_a_bijection(log_value, exponent, t_ref, 
     st.floats(-1e3, 1e3), st.floats(1e-3, 1e3), st.floats(0.05, 0.95), st.floats(0.01, 0.35),
     st.floats(-4.0, 4.0),
 )  # fmt: skip
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_normalized_parameters_are_a_bijection(low, span, part, width, z):
     one = ParameterScaling("x", low + part * span, width * span, low, low + span)
     value = float(one.to_original(z))
@@ -134,7 +134,7 @@ def means(samples):
 
 @pytest.mark.parametrize("method", METHODS)
 @given(order=ORDERS, seed=st.integers(0, 50))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_combined_means_do_not_depend_on_the_order_of_shards(method, order, seed):
     # Which draws are paired does depend on it, which leaves the mean alone.
     shards = shards_of(seed)
@@ -144,7 +144,7 @@ def test_combined_means_do_not_depend_on_the_order_of_shards(method, order, seed
 
 
 @given(order=ORDERS, seed=st.integers(0, 50))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_modes_do_not_depend_on_the_order_of_shards(order, seed):
     shards = shards_of(seed, (0.0, 40.0, 0.0, 40.0, 0.0))
     one = combine_shard_samples_bimodal(shards, cluster_param="alpha_ref")
@@ -155,7 +155,7 @@ def test_modes_do_not_depend_on_the_order_of_shards(order, seed):
 
 
 @given(seed=st.integers(0, 10_000), n=st.integers(1, 3), count=st.integers(2, 12))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_groups_do_not_depend_on_the_order_of_points(seed, n, count):
     rng = np.random.default_rng(seed)
     points = rng.normal(size=(count, n)) + 3.0 * rng.integers(0, 2, size=(count, 1))
@@ -167,7 +167,7 @@ def test_groups_do_not_depend_on_the_order_of_points(seed, n, count):
 
 
 @given(seed=st.integers(0, 10_000), count=st.integers(2, 9))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_groups_on_one_axis_have_the_smallest_sum_of_squares(seed, count):
     x = np.random.default_rng(seed).normal(size=count)
 
@@ -180,7 +180,7 @@ def test_groups_on_one_axis_have_the_smallest_sum_of_squares(seed, count):
 
 
 @given(order=ORDERS, seed=st.integers(0, 50), drawn=st.booleans())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_merged_results_do_not_depend_on_the_order_of_shards(order, seed, drawn):
     rng = np.random.default_rng(seed)
 

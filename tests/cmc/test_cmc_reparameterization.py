@@ -184,7 +184,7 @@ def test_prefactor_in_both_coordinates_is_refused():
 
 
 @given(st.tuples(positive, positive, positive), st.tuples(exponents, exponents, exponents), times)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_parameters_come_back(prefactors, powers, t_ref):
     config = ReparamConfig(t_ref=t_ref)
     values = dict(zip(PAIRS, prefactors, strict=True))
@@ -375,7 +375,7 @@ def test_ratio_below_the_smallest_is_kept_and_reported(caplog):
 
 
 @given(st.tuples(positive, positive), st.tuples(exponents, exponents), times)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_offsets_come_back(prefactors, powers, t_ref):
     names = ("D0_ref", "D0_sample")
     params = PHYSICS | dict(zip(names, prefactors, strict=True))

@@ -68,7 +68,7 @@ def test_plain_number_gives_a_scalar():
 
 
 @given(intervals, st.floats(-1e9, 1e9))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_no_number_leaves_the_bounds(interval, raw):
     low, high = interval[0], interval[0] + interval[1]
     assert low <= float(smooth_bound(raw, low, high)) <= high
@@ -108,7 +108,7 @@ def test_inverse_is_the_arctanh_of_the_text():
 
 
 @given(intervals, st.floats(0.0, 1.0, exclude_min=True, exclude_max=True))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_values_come_back(interval, part):
     low, width = interval
     high = low + width
@@ -118,7 +118,7 @@ def test_values_come_back(interval, part):
 
 
 @given(intervals, st.floats(-4.0, 4.0))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_raw_numbers_come_back(interval, u):
     low, width = interval
     high = low + width
@@ -168,7 +168,7 @@ def test_original_is_the_bend_of_the_line():
 
 
 @given(st.floats(-1.999, 1.999))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_z_of_is_the_inverse_of_to_original(value):
     assert float(beta.to_original(beta.z_of(value))) == pytest.approx(value, abs=1e-14)
 

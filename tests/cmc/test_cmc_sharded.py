@@ -30,7 +30,7 @@ def pairs_of(mask, n_angles=2):
     return np.broadcast_to(np.triu(np.outer(mask, mask), 1), (n_angles, mask.size, mask.size))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     strategy=st.sampled_from(sorted(STRATEGIES)),
     n_shards=COUNTS,

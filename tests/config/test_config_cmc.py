@@ -349,7 +349,7 @@ def through_yaml(data):
     return yaml.load(stream.getvalue())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(CONFIGS)
 def test_round_trips_lose_nothing(config):
     nested = config.to_dict()
@@ -360,14 +360,14 @@ def test_round_trips_lose_nothing(config):
     assert CMCConfig.from_dict(flat) == config
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(CONFIGS)
 def test_what_the_annotations_allow_is_valid(config):
     contradiction = config.require_nlsq_warmstart and not config.use_nlsq_warmstart
     assert config.is_valid() != contradiction
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(CONFIGS, st.integers(0, 10**8), st.integers(1, 40))
 def test_shards_stay_within_their_limits(config, n_points, n_phi):
     shards = config.get_num_shards(n_points, n_phi)

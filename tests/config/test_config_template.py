@@ -96,7 +96,7 @@ def same(left, right):
     return True
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     file_path=st.text(st.characters(min_codepoint=32, max_codepoint=0x2FF), min_size=1).filter(
         str.isprintable

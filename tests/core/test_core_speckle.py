@@ -91,7 +91,7 @@ def test_slope_is_the_derivative_of_the_correlation():
 
 
 @given(st.integers(2, 90), st.integers(0, 2**32 - 1))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_weights_come_back_from_their_blocks(n, seed):
     rng = np.random.default_rng(seed)
     weights = rng.integers(0, 3, size=(2, n, n)) + np.eye(n, k=1)

@@ -176,7 +176,7 @@ def test_images_lie_inside_the_bounds(fixed):
 
 
 @given(st.lists(st.floats(0.001, 0.999), min_size=14, max_size=14))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_any_interior_point_comes_back(shares):
     coordinates = coordinates_without()
     point = interior(np.tile(shares, (24, 1)), coordinates.space)
@@ -223,7 +223,7 @@ def test_level_and_slope_are_mean_and_slope_of_the_transport_between_the_knots()
     share=st.floats(1e-6, 1 - 1e-6),
     width=st.floats(0.01, 1.0),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_walls_are_a_bijection(low, span, share, width):
     high, width = low + span, width * span
     x = low + share * span
@@ -262,7 +262,7 @@ def ridge_both_ways(f2, log_amplitude, f1):
 
 
 @given(st.floats(-9e3, 9e3), st.floats(1e-3, 0.999), st.sampled_from([-8.0, -0.1, 0.0, 0.02, 3.0]))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_ridge_is_a_bijection(f2, f0, f1):
     # An amplitude at the reference time that rounds to nothing is not on the map.
     f2 = float(np.clip(f2, 10.0 - 180.0 / max(abs(f1), 1e-9), 10.0 + 180.0 / max(abs(f1), 1e-9)))
@@ -274,7 +274,7 @@ def test_ridge_is_a_bijection(f2, f0, f1):
 
 
 @given(st.floats(-12.0, 12.0), st.floats(-5.0, 5.0), st.floats(-10.0, 10.0))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_ridge_keeps_f0_and_f2_inside(u, log_amplitude, f1):
     f2, log_slope = map(float, ridge_forward(u, log_amplitude, f1))
     if np.isfinite(log_slope):

@@ -134,7 +134,7 @@ def bounded_minimum(scaling, pairs):
     offset=st.floats(0.2, 1.8),
     seed=st.integers(0, 2**20),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_profile_is_the_bounded_minimum(word, fixed, contrast, offset, seed):
     rng = np.random.default_rng(seed)
     spread = rng.normal(scale=0.1, size=(2, 3, 1))
