@@ -87,17 +87,18 @@ def _how_it_works(s: Mapping[str, Any]) -> Iterator[str]:
             "weighted points around the minima of the fit. The others start from populations "
             "that know nothing of the fit: they are drawn from the priors, and the data then "
             "count with a power that grows from 0 to 1. A walker steps along the difference of "
-            "two other points (differential evolution), or jumps to a draw from a mixture that "
-            "was fitted to earlier walkers, which can lie in another minimum, or takes some "
-            "parameters from a draw of their priors, which matters where the data hardly see "
-            "them. The posterior decides whether it goes there. Contrast and offset are integrated "
-            "out of this decision and drawn anew with each step, and so is f2 where f0 varies too."
+            "two other points (differential evolution) or along one coordinate, or jumps to a draw "
+            "from a mixture that was fitted to earlier walkers, which can lie in another minimum, "
+            "or takes some parameters, or the shape of a curve, from a draw of their priors, which "
+            "matters where the data hardly see them. The posterior decides whether it goes there. "
+            "Contrast and offset are integrated out of this decision and drawn anew with each "
+            "step, and so is f2 where f0 varies too."
         )
         yield (
-            "If groups of different starts describe the same values (R-hat), and their draws are "
-            "worth enough independent ones (effective draws), the result does not depend on "
-            "where walkers started. Draws from before mixture and differences were settled are "
-            "not used."
+            "If groups of different starts describe the same values, early and late (R-hat), and "
+            "their draws are worth enough independent ones (effective draws), the result does not "
+            "depend on where walkers started. Draws from before mixture and differences were "
+            "settled are not used."
         )
     if "averaged" in str(s.get("engine") or ""):
         yield (

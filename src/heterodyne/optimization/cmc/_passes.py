@@ -127,7 +127,7 @@ class Drawing:
         if self.engine == "auto":
             to = "ensemble sampling" if ensemble or averaged else "NUTS"
             to += " of averaged frames" if averaged else ""
-            self.on_event(Message(_handed_over(name, found.diagnosis, to)))
+            self.on_event(Message(_handed_over(name, found.diagnosis, limits, to)))
         if ensemble:
             return self._walked(name, target, points, f"{name} draws")
         weighed = self._on_averages(name, target, frame, points) if averaged else None
@@ -291,8 +291,9 @@ def _affordable(target: Target) -> bool:
     return target.normal is not None or int(target.data.n_pairs.sum()) <= _MOST_PAIRS
 
 
-def _handed_over(name: str, d: Diagnosis, to: str) -> str:
+def _handed_over(name: str, d: Diagnosis, limits: Thresholds, to: str) -> str:
     return (
         f"{name.capitalize()} draws: importance sampling is not good enough here (Pareto k-hat "
-        f"{d.k_hat:.2f}, worth {d.kish:.0f} independent draws), so {to} takes over."
+        f"{d.k_hat:.2f}, wanted below {limits.k_hat:g}; worth {d.kish:.0f} independent draws, "
+        f"wanted {limits.kish:g}), so {to} takes over."
     )
