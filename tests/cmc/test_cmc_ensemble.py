@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import pytest
@@ -37,6 +37,7 @@ from heterodyne.optimization.cmc._diagnostics import diagnose_walks
 from heterodyne.optimization.cmc._draws import Proposals, kish
 from heterodyne.optimization.cmc._engine import drive
 from heterodyne.optimization.cmc._ensemble import EnsembleSampler
+from heterodyne.optimization.cmc._frame import Frame
 from heterodyne.optimization.cmc._linear import Completed
 from heterodyne.optimization.cmc._mixture import Component, draw_mixture, fitted, log_mixture
 from heterodyne.optimization.cmc._passes import Keeper
@@ -104,10 +105,10 @@ PRIOR = stats.multivariate_normal(np.zeros(3), 25.0 * np.eye(3))
 CENTRES, MASSES, WIDTHS = np.array([[0.0, 0.0, 0.0], [6.0, -5.0, 4.0]]), (0.7, 0.3), (1.0, 0.4)
 
 
-def two_modes(x):
+def two_modes(x, masses=MASSES, widths=WIDTHS):
     parts = [
         np.log(m) + stats.multivariate_normal(c, s**2 * np.eye(3)).logpdf(x)
-        for m, c, s in zip(MASSES, CENTRES, WIDTHS, strict=True)
+        for m, c, s in zip(masses, CENTRES, widths, strict=True)
     ]
     return np.logaddexp(*parts)
 
@@ -143,6 +144,28 @@ def test_modes_that_the_fit_missed_have_the_weight_of_their_mass(monkeypatch):
     np.testing.assert_allclose(second.std(axis=0), WIDTHS[1], rtol=0.1)
     # What is renewed from priors of other coordinates than these is seldom accepted.
     assert min(draws.walks.acceptance[:2]) > 0.1
+
+
+def test_walkers_jump_to_a_mode_of_the_fit_however_light_it_is(monkeypatch):
+    masses, widths = (0.997, 0.003), (1.0, 0.05)
+    light = partial(two_modes, masses=masses, widths=widths)
+    monkeypatch.setattr(_linear, "complete", posing_as(light))
+    rng, n = np.random.default_rng(3), 2000
+    frames, points = [], []
+    for centre, width in zip(CENTRES, widths, strict=True):
+        at = np.insert(centre, 2, 0.0)
+        frames.append(Frame(jnp.asarray(at), jnp.asarray(width * np.eye(4))))
+        points.append(at + width * rng.normal(size=(n, 4)))
+    known = Proposals(np.concatenate(points), np.zeros(2 * n), np.repeat(masses, n) / n, 0.6, 4)
+    sampler = EnsembleSampler(
+        POSTERIOR, target_of(*FLAT), known, seed=6, n_groups=2, frames=tuple(frames)
+    )
+    draws = sampler.draws(after_four_blocks(sampler))
+    there = (np.linalg.norm(draws.y[..., [0, 1, 3]] - CENTRES[1], axis=-1) < 1).astype(float)
+    error = there.std() / np.sqrt(array_stats.ess(there, method="mean"))
+    assert 0 < error < 0.001
+    assert there.mean() == pytest.approx(masses[1], abs=4 * error)
+    assert (there.mean(axis=1) > 0).all()
 
 
 def test_populations_reach_the_posterior_from_the_prior(monkeypatch):

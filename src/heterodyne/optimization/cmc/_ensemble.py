@@ -20,9 +20,16 @@ import numpy as np
 from heterodyne._events import Progress
 from heterodyne._typing import FloatArray
 from heterodyne.optimization.cmc._draws import Draws, Proposals, Walks
+from heterodyne.optimization.cmc._frame import Frame
 from heterodyne.optimization.cmc._importance import picked
-from heterodyne.optimization.cmc._linear import searched
-from heterodyne.optimization.cmc._mixture import Component, Mixture, covering, weighed
+from heterodyne.optimization.cmc._linear import narrowed, searched
+from heterodyne.optimization.cmc._mixture import (
+    Component,
+    Mixture,
+    around_modes,
+    covering,
+    weighed,
+)
 from heterodyne.optimization.cmc._nuts import Target
 from heterodyne.optimization.cmc._renewal import renewed, reshaped
 from heterodyne.optimization.cmc._tempering import from_prior, tempered_step
@@ -110,6 +117,7 @@ class EnsembleSampler:
         seed: Seed of all random numbers.
         n_groups: Number of groups, which stand in for chains, at least 2.
         n_steps: Largest number of steps of a walker after adaptation, up to whole looks.
+        frames: Normal approximations of modes that compete, between which walkers jump.
         stage: Name of the work in progress events.
     """
 
@@ -119,6 +127,7 @@ class EnsembleSampler:
     seed: int
     n_groups: int = 4
     n_steps: int = 800
+    frames: tuple[Frame, ...] = ()
     stage: str = "draws"
 
     @property
@@ -175,13 +184,16 @@ class EnsembleSampler:
         """Put groups together from weighted points and populations."""
         known, weights = self.points.y[:, searched(self.posterior)], self.points.weights
         populations = np.split(state.walkers.x, self._n_populations)
-        of_points = picked(weights, self.n_groups - self._n_populations, _WALKERS, rng)
+        starts = picked(weights, self.n_groups - self._n_populations, _WALKERS, rng)
         of_population = rng.permutation(_POPULATION)[:_WALKERS]
         x = np.concatenate(
-            [*(known[rows] for rows in of_points), *(p[of_population] for p in populations)]
+            [*(known[rows] for rows in starts), *(p[of_population] for p in populations)]
         )
         standing = known[picked(weights, 1, _PICKED, rng)[0]]
-        mixture = weighed(covering(standing, _COMPONENTS, _BROAD, rng), 0.5)
+        of_modes = self._around_modes(known, weights, rng)
+        of_points = 0.25 if of_modes else 0.5
+        mixture = weighed(covering(standing, _COMPONENTS, _BROAD, rng), of_points)
+        mixture += weighed(of_modes, 0.5 - of_points)
         for population in populations:
             found = covering(population, _FIRST_COMPONENTS, _BROAD, rng)
             mixture += weighed(found, 0.5 / len(populations))
@@ -193,6 +205,16 @@ class EnsembleSampler:
             mixture=mixture,
             first=mixture,
         )
+
+    def _around_modes(
+        self, x: FloatArray, weights: FloatArray, rng: np.random.Generator
+    ) -> Mixture:
+        """Cover the modes of the fit alike: picked points leave out those of little weight."""
+        if not self.frames:
+            return ()
+        frames = (narrowed(self.posterior, frame) for frame in self.frames)
+        modes = [(np.asarray(f.centre), np.asarray(f.factor)) for f in frames]
+        return around_modes(x, weights, modes, rng)
 
     def _walked(self, state: EnsembleState, rng: np.random.Generator) -> EnsembleState:
         adapting = state.n_blocks < 0

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import gammaln, logsumexp
 
-from heterodyne._typing import FloatArray
+from heterodyne._typing import BoolArray, FloatArray
 from heterodyne.optimization.cmc._draws import kish
 
 # (share, factor on the width, degrees of freedom) of the components around a mode.
@@ -125,8 +125,7 @@ def next_round(
         first: The first round, which stays as a defence.
         rng: Random numbers for the start of the fit.
     """
-    nearest = np.argmax([core.log_density(z) for core in last.cores], axis=0)
-    members = [nearest == k for k in range(len(last.cores))]
+    members = _nearest(z, last.cores)
     shares = np.maximum([weights[m].sum() for m in members], _LEAST_SHARE)
     shares /= shares.sum()
     mixture: list[Component] = []
@@ -139,6 +138,34 @@ def next_round(
         for (part, width, degrees), at in ((_WIDE, cores[-1]), (_ANCHOR, anchor)):
             mixture.append(Component(share * part, at.centre, width * at.factor, degrees))
     return Round(tuple(mixture), tuple(cores))
+
+
+def around_modes(
+    x: FloatArray,
+    weights: FloatArray,
+    modes: Sequence[tuple[FloatArray, FloatArray]],
+    rng: np.random.Generator,
+) -> Mixture:
+    """Cover weighted points around modes, each mode with the same share, however light it is.
+
+    Args:
+        x: Points, shape (n, d).
+        weights: Weights, shape (n,).
+        modes: Centre and Cholesky factor of their normal approximations.
+        rng: Random numbers for the start of the fit.
+    """
+    first = first_round(modes)
+    even = np.zeros(len(x))
+    for mine in _nearest(x, first.cores):
+        if weights[mine].sum() > 0:
+            even[mine] = weights[mine] / weights[mine].sum()
+    return next_round(x, even / even.sum(), first, first, rng).mixture
+
+
+def _nearest(z: FloatArray, cores: Mixture) -> list[BoolArray]:
+    """Which points are nearest to each core."""
+    nearest = np.argmax([core.log_density(z) for core in cores], axis=0)
+    return [nearest == k for k in range(len(cores))]
 
 
 def _bent(

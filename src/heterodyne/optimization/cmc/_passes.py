@@ -129,7 +129,7 @@ class Drawing:
             to += " of averaged frames" if averaged else ""
             self.on_event(Message(_handed_over(name, found.diagnosis, limits, to)))
         if ensemble:
-            return self._walked(name, target, points, f"{name} draws")
+            return self._walked(name, target, points, frames, f"{name} draws")
         weighed = self._on_averages(name, target, frame, points) if averaged else None
         if weighed is not None:
             return weighed
@@ -169,7 +169,7 @@ class Drawing:
         means = averages(self.posterior, target, np.asarray(frame.centre))
         moved = replace(points, y=means.of_averages(points.y))
         stage = f"{name} draws of averaged frames"
-        walked = self._walked(f"{name}_averaged", means.target, moved, stage)
+        walked = self._walked(f"{name}_averaged", means.target, moved, (), stage)
         for count in _WEIGHED if walked.diagnosis.mixed(THRESHOLDS) else ():
             self.on_event(Progress(f"{name} weights of all pairs", 0, count))
             draws = weighed(self.posterior, target, means, walked.draws, count, self.schedule.seed)
@@ -180,7 +180,14 @@ class Drawing:
         self.on_event(Message(_NOT_WEIGHED.format(name.capitalize())))
         return None
 
-    def _walked(self, name: str, target: Target, points: Proposals, stage: str) -> Sampled:
+    def _walked(
+        self,
+        name: str,
+        target: Target,
+        points: Proposals,
+        frames: tuple[Frame, ...],
+        stage: str,
+    ) -> Sampled:
         walk = EnsembleSampler(
             self.posterior,
             target,
@@ -188,6 +195,7 @@ class Drawing:
             self.schedule.seed,
             n_groups=max(2, self.schedule.n_chains),
             n_steps=self.schedule.n_draws,
+            frames=frames,
             stage=stage,
         )
         return self._driven(name, walk, walk.start)
