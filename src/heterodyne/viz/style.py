@@ -63,7 +63,8 @@ LETTER: Final = 0.065
 
 _STEPS: Final = [1, 2, 2.5, 5, 10]
 
-_RC: Final[dict[str, Any]] = {
+# Stubs of matplotlib differ in the type of the keys.
+_RC: Final[dict[Any, Any]] = {
     "font.family": "DejaVu Sans",
     "font.size": 8.5,
     "mathtext.fontset": "dejavusans",
