@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 
@@ -44,11 +44,11 @@ S = TypeVar("S")
 PLAIN, CORRECTED = "plain", "corrected"
 # Stages of adaptation that NUTS needs from a frame of weighted points.
 _REFINED_STAGES = 1
-# With weights of heavier tails intervals were too narrow where the priors set the tails, in
-# simulations; where walkers are affordable they take over from there.
+# In simulations intervals were too narrow with weights near the limit, where priors set the
+# tails, so that adaptation goes on while points are cheap.
 _STRICT = replace(THRESHOLDS, k_hat=0.5)
-# Most pairs for ensemble sampling; with more, gradients pay.
-_MOST_PAIRS = 500_000
+# Most pairs with which points are cheap, and for ensemble sampling; with more, gradients pay.
+_CHEAP_PAIRS, _MOST_PAIRS = 100_000, 500_000
 # Draws given averages that are weighed by all pairs: at first, and if these are not enough.
 _WEIGHED = (4096, 16384)
 _NOT_WEIGHED = "{} draws: averaged frames do not stand in for all pairs here, so NUTS takes over."
@@ -103,6 +103,8 @@ class Drawing:
     engine: EngineName
     keeper: Keeper
     on_event: EventSink
+    wanted: ClassVar[Thresholds] = THRESHOLDS
+    """Limits at which importance sampling ends early, where points are cheap."""
 
     def sample(self, name: str, target: Target, frames: tuple[Frame, ...]) -> Sampled:
         """Draw with the engine of the run, importance sampling before any other.
@@ -117,9 +119,8 @@ class Drawing:
             return self._along_gradients(name, target, plan, frame)
         ensemble = self.engine == "ensemble" or _affordable(target)
         averaged = self.engine == "auto" and not ensemble and possible(target)
-        limits = _STRICT if self.engine == "auto" and ensemble else THRESHOLDS
-        found = self._weighed(name, target, frames, limits, few=averaged)
-        enough = self.engine == "auto" and found.diagnosis.mixed(limits)
+        found = self._weighed(name, target, frames, few=averaged)
+        enough = self.engine == "auto" and found.diagnosis.mixed(THRESHOLDS)
         if self.engine == "importance" or enough:
             return found
         points = found.draws.proposals
@@ -127,7 +128,7 @@ class Drawing:
         if self.engine == "auto":
             to = "ensemble sampling" if ensemble or averaged else "NUTS"
             to += " of averaged frames" if averaged else ""
-            self.on_event(Message(_handed_over(name, found.diagnosis, limits, to)))
+            self.on_event(Message(_handed_over(name, found.diagnosis, to)))
         if ensemble:
             return self._walked(name, target, points, frames, f"{name} draws")
         weighed = self._on_averages(name, target, frame, points) if averaged else None
@@ -147,7 +148,6 @@ class Drawing:
         name: str,
         target: Target,
         frames: tuple[Frame, ...],
-        limits: Thresholds,
         *,
         few: bool,
     ) -> Sampled:
@@ -160,6 +160,7 @@ class Drawing:
             stage=f"{name} weights",
             most=FEW if few else MOST,
         )
+        limits = self.wanted if _affordable(target, _CHEAP_PAIRS) else THRESHOLDS
         return self._driven(name, weigh, weigh.start, limits)
 
     def _on_averages(
@@ -252,6 +253,7 @@ class Passes(Drawing):
 
     fit: Fit
     scale: float
+    wanted: ClassVar[Thresholds] = _STRICT
 
     def plain(self) -> Sampled:
         """Sample with the likelihood of independent errors."""
@@ -294,12 +296,13 @@ def state_key(name: str, engine: str) -> str:
     return f"{name}_{engine}"
 
 
-def _affordable(target: Target) -> bool:
+def _affordable(target: Target, most_pairs: int = _MOST_PAIRS) -> bool:
     """Whether ensemble sampling, which evaluates the density a million times, takes minutes."""
-    return target.normal is not None or int(target.data.n_pairs.sum()) <= _MOST_PAIRS
+    return target.normal is not None or int(target.data.n_pairs.sum()) <= most_pairs
 
 
-def _handed_over(name: str, d: Diagnosis, limits: Thresholds, to: str) -> str:
+def _handed_over(name: str, d: Diagnosis, to: str) -> str:
+    limits = THRESHOLDS
     return (
         f"{name.capitalize()} draws: importance sampling is not good enough here (Pareto k-hat "
         f"{d.k_hat:.2f}, wanted below {limits.k_hat:g}; worth {d.kish:.0f} independent draws, "
