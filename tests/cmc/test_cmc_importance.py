@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -46,7 +47,7 @@ from heterodyne.optimization.cmc._mixture import (
     log_mixture,
     tempered,
 )
-from heterodyne.optimization.cmc._passes import Keeper
+from heterodyne.optimization.cmc._passes import Keeper, Passes
 from heterodyne.optimization.cmc._pipeline import fit_run
 
 
@@ -368,6 +369,20 @@ def test_the_default_engine_weighs_first(independent):
     assert found.diagnosis.kish >= THRESHOLDS.kish
     assert found.verdict.converged
     assert any("Importance weights are stable" in s for s in found.verdict.sentences)
+
+
+def test_adaptation_goes_on_where_points_are_cheap(independent, monkeypatch):
+    found, _, fit, c2 = independent
+    assert found.diagnosis.k_hat < Passes.wanted.k_hat < THRESHOLDS.k_hat
+    never = replace(THRESHOLDS, k_hat=-1.0)
+    monkeypatch.setattr(Passes, "wanted", never)
+    n_points = []
+    for most_pairs in (0, 10**6):
+        monkeypatch.setattr(_passes, "_CHEAP_PAIRS", most_pairs)
+        draws = analyse(fit, c2, CONFIG.cmc_config()).draws
+        assert draws.engine == "importance"
+        n_points.append(len(draws.proposals.weights))
+    assert n_points[0] < n_points[1] == _importance.MOST
 
 
 def test_engines_agree(independent):

@@ -117,7 +117,7 @@ class Drawing:
         plan, frame = self.schedule, frames[0]
         if self.engine == "nuts":
             return self._along_gradients(name, target, plan, frame)
-        ensemble = self.engine == "ensemble" or _affordable(target)
+        ensemble = self.engine == "ensemble" or _affordable(target, _MOST_PAIRS)
         averaged = self.engine == "auto" and not ensemble and possible(target)
         found = self._weighed(name, target, frames, few=averaged)
         enough = self.engine == "auto" and found.diagnosis.mixed(THRESHOLDS)
@@ -296,7 +296,7 @@ def state_key(name: str, engine: str) -> str:
     return f"{name}_{engine}"
 
 
-def _affordable(target: Target, most_pairs: int = _MOST_PAIRS) -> bool:
+def _affordable(target: Target, most_pairs: int) -> bool:
     """Whether ensemble sampling, which evaluates the density a million times, takes minutes."""
     return target.normal is not None or int(target.data.n_pairs.sum()) <= most_pairs
 
