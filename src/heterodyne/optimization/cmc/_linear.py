@@ -29,6 +29,7 @@ from heterodyne.optimization.cmc._ridge_draw import draw_along_ridge
 from heterodyne.optimization.posterior import Posterior, Unknowns
 from heterodyne.optimization.prior import LogPrior
 
+S = TypeVar("S")
 T = TypeVar("T")
 # Points of one call of the compiled code.
 PART = 256
@@ -97,8 +98,17 @@ def complete(
     def one(part: tuple[JaxArray, JaxArray]) -> Completed:
         return _complete(*part, target, centre, posterior)
 
-    at_once = _BATCH if jax.default_backend() == "cpu" else _ALL
-    return jax.lax.map(one, (points, normal), batch_size=at_once)
+    return mapped(one, (points, normal))
+
+
+def mapped(one: Callable[..., S], points: object) -> S:
+    """Evaluate a function of one point at many, as many at once as suits the processor.
+
+    Args:
+        one: Receives the arrays of one point.
+        points: Arrays with the points as the leading axis.
+    """
+    return jax.lax.map(one, points, batch_size=_BATCH if jax.default_backend() == "cpu" else _ALL)
 
 
 def complete_all(

@@ -14,8 +14,8 @@ import numpy as np
 
 from heterodyne._typing import BoolArray, FloatArray, IntArray, JaxArray
 from heterodyne.config.parameter_names import PHYSICS_PARAM_NAMES
-from heterodyne.core._jax import RUNS_ONCE, jax, jnp
-from heterodyne.optimization.cmc._linear import in_parts, ridge_place, searched
+from heterodyne.core._jax import jax, jnp
+from heterodyne.optimization.cmc._linear import in_parts, mapped, ridge_place, searched
 from heterodyne.optimization.cmc._ridge_draw import log_prior_across
 from heterodyne.optimization.coordinates.curves import CURVE_PARAMETERS
 from heterodyne.optimization.coordinates.physics import PhysicsCoordinates
@@ -139,17 +139,17 @@ def _sound(new: FloatArray, x: FloatArray) -> FloatArray:
     return np.where(np.isfinite(new).all(axis=1, keepdims=True), new, x)
 
 
-@partial(jax.jit, static_argnames="posterior", compiler_options=RUNS_ONCE)
+@partial(jax.jit, static_argnames="posterior")
 def _log_priors(physics: JaxArray, posterior: Posterior) -> JaxArray:
     def one(y: JaxArray) -> JaxArray:
         if posterior.coordinates.on_ridge:
             return log_prior_across(y, posterior)
         return log_prior_at(y, posterior.coordinates)
 
-    return jnp.nan_to_num(jax.vmap(one)(physics), nan=-jnp.inf)
+    return jnp.nan_to_num(mapped(one, physics), nan=-jnp.inf)
 
 
-@partial(jax.jit, static_argnames="posterior", compiler_options=RUNS_ONCE)
+@partial(jax.jit, static_argnames="posterior")
 def _reshaped(
     physics: JaxArray, drawn: JaxArray, curve: JaxArray, at: JaxArray, posterior: Posterior
 ) -> tuple[JaxArray, JaxArray]:
@@ -162,9 +162,8 @@ def _reshaped(
     offsets = _ROWS[:, 2]
     prior = LogPrior.of(coordinates.space, tuple(PHYSICS_PARAM_NAMES[k] for k in offsets))
 
-    def one(
-        y: JaxArray, drawn: JaxArray, curve: JaxArray, at: JaxArray
-    ) -> tuple[JaxArray, JaxArray]:
+    def one(part: tuple[JaxArray, ...]) -> tuple[JaxArray, JaxArray]:
+        y, drawn, curve, at = part
         old = coordinates.forward(y)[0]
         prefactor, exponent, offset = jnp.asarray(_ROWS)[curve]
         of_fraction = curve == _OF_FRACTION
@@ -183,7 +182,7 @@ def _reshaped(
         reached = jnp.where(inside, coordinates.inverse(jnp.where(inside, new, old)), jnp.nan)
         return reached, prior(new[offsets]) - prior(old[offsets])
 
-    return jax.vmap(one)(physics, drawn, curve, at)
+    return mapped(one, (physics, drawn, curve, at))
 
 
 def _members(posterior: Posterior, groups: tuple[tuple[str, ...], ...]) -> BoolArray:
