@@ -121,7 +121,8 @@ def test_draws_scatter_as_the_likelihood_says():
         return -posterior.log_density(at, target.data, target.noise_scale)
 
     drawn = np.asarray(found.y)[:, p:-1]
-    expected = np.linalg.inv(np.asarray(jax.hessian(minus)(jnp.asarray(drawn.mean(axis=0)))))
+    curvature = jax.jit(jax.hessian(minus))(jnp.asarray(drawn.mean(axis=0)))
+    expected = np.linalg.inv(np.asarray(curvature))
     np.testing.assert_allclose(np.cov(drawn.T), expected, rtol=0.1, atol=0.03 * expected.max())
 
 

@@ -59,11 +59,11 @@ def test_the_prior_density_counts_the_volume_and_integrates_f2():
     prior = LogPrior.of(chart.space, chart.names)
     slope = jax.jit(jax.jacfwd(lambda y: chart.forward(y)[0][chart.indices]))
     x = points(WHOLE, 3)
-    u = np.linspace(-14.0, 14.0, 5601)
+    forward, u = jax.jit(jax.vmap(chart.forward)), np.linspace(-14.0, 14.0, 5601)
     for row, found in zip(x, log_prior(x, WHOLE), strict=True):
         y = np.tile(np.insert(row[:-1], place, 0.0), (u.size, 1))
         y[:, place] = u
-        parameters, log_det = jax.vmap(chart.forward)(jnp.asarray(y))
+        parameters, log_det = forward(jnp.asarray(y))
         volume = np.linalg.slogdet(np.asarray(slope(jnp.asarray(y[2800]))))[1]
         assert float(log_det[2800]) == pytest.approx(volume, abs=1e-6)
         density = np.exp(jax.vmap(prior)(parameters[:, chart.indices]) + log_det)
@@ -132,14 +132,14 @@ def test_a_new_shape_keeps_the_value_at_one_time():
     new, _ = reshaped(x, WHOLE, np.random.default_rng(4))
     chart = WHOLE.coordinates
     place = chart.names.index("f2")
-    times = np.linspace(0.01, 2.0 * T[-1], 4000)
+    forward, times = jax.jit(chart.forward), np.linspace(0.01, 2.0 * T[-1], 4000)
     known = set()
     for old, now in zip(x, new, strict=True):
         if (old == now).all():
             continue
         values = []
         for row in (old, now):
-            p = np.asarray(chart.forward(jnp.asarray(np.insert(row[:-1], place, 0.0)))[0])
+            p = np.asarray(forward(jnp.asarray(np.insert(row[:-1], place, 0.0)))[0])
             p = dict(zip(PHYSICS_PARAM_NAMES, p, strict=True))
             power = [p[a] * times ** p[b] + p[c] for a, b, c in CURVE_PARAMETERS[:3]]
             grown = p["f0"] * np.exp(p["f1"] * (times - p["f2"])) + p["f3"]

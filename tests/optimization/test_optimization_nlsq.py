@@ -70,7 +70,7 @@ def dense_jacobian(fit):
         return jnp.stack([correlate_pairs(functions, i, j, Q, DT, phi) for phi in ANGLES])
 
     x = fitted[varying]
-    g, slopes = np.asarray(model(x)), np.asarray(jax.jacfwd(model)(x))
+    g, slopes = np.asarray(model(x)), np.asarray(jax.jit(jax.jacfwd(model))(x))
     contrast = fit.least_squares.contrast[0]
     eye = np.eye(ANGLES.size)[:, None]
     blocks = [
