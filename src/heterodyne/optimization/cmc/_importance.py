@@ -143,15 +143,23 @@ class ImportanceSampler:
         return Progress(self.stage, len(state.z), self.most)
 
     def draws(self, state: ImportanceState) -> Draws:
-        """Pick draws of equal weight; there is at least one block of points."""
-        weights, k_hat = smoothed(self._log_weights(state, self._rounds_until(state)))
-        rng = np.random.default_rng((self.seed, 1, len(weights)))
+        """Pick draws of equal weight; there is at least one block of points.
+
+        Only points of late rounds count, each weighed by the round that it was drawn from,
+        which knows nothing of the point: weights by all rounds together are smaller where later
+        rounds went after heavy points, never larger where there were none, and so make tails
+        too light.
+        """
+        first = _first_counted(len(state.z))
+        weights, k_hat = smoothed(self._log_weights_alone(state)[first:])
+        rng = np.random.default_rng((self.seed, 1, len(state.z)))
         chosen = picked(weights, self.n_groups, self.n_draws, rng)
-        rounds = bisect_left(_ENDS, len(weights)) + 1
+        rounds = bisect_left(_ENDS, len(state.z)) + 1
+        y, log_density = state.y[first:], state.log_density[first:]
         return Draws(
-            state.y[chosen],
-            state.log_density[chosen],
-            proposals=Proposals(state.y, state.log_density, weights, k_hat, rounds),
+            y[chosen],
+            log_density[chosen],
+            proposals=Proposals(y, log_density, weights, k_hat, rounds),
         )
 
     def to_arrays(self, state: ImportanceState) -> dict[str, FloatArray]:
@@ -193,6 +201,15 @@ class ImportanceSampler:
         rng = np.random.default_rng((self.seed, 2, len(weights)))
         return next_round(past.z, weights, self._rounds[-1], self._rounds[0], rng)
 
+    def _log_weights_alone(self, state: ImportanceState) -> FloatArray:
+        """Log density over that of the round that each point comes from."""
+        log_weights = state.log_integrated.copy()
+        for k in range(len(self._rounds_until(state))):
+            start = 0 if k == 0 else _ENDS[k - 1]
+            points = slice(start, min(_ENDS[k], len(state.z)))
+            log_weights[points] -= self._log_proposed(k, state.z)[points]
+        return log_weights
+
     def _log_weights(self, state: ImportanceState, rounds: list[Round]) -> FloatArray:
         """Log density over the mean density of the rounds that the points come from."""
         ends = np.minimum(_ENDS[: len(rounds)], len(state.z))
@@ -211,6 +228,12 @@ class ImportanceSampler:
             new = log_mixture(self._rounds[k].mixture, z[len(known) :])
             known = self._log_densities[k] = np.concatenate([known, new])
         return known[: len(z)]
+
+
+def _first_counted(n: int) -> int:
+    """Number of points that are left out: those of the rounds that began in the first half."""
+    starts = (0, *_ENDS)
+    return next((start for start in starts if n <= 2 * start < 2 * n), 0)
 
 
 def compile_weights(
