@@ -130,7 +130,12 @@ def test_an_interrupt_that_a_finaliser_drops_comes_again(run, monkeypatch):
 
     hook = sys.unraisablehook
     monkeypatch.setattr(main_module, "app", app)
-    done = run()
+    # As jobs in the background have it.
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        done = run()
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert (done.code, done.err) == (130, "heterodyne: interrupted.\n")
     assert sys.unraisablehook is hook
 

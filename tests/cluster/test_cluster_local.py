@@ -28,7 +28,7 @@ def hurry(monkeypatch):
 def folder(tmp_path):
     """Folder of a run, of which no process is left in the end."""
     yield tmp_path / "run"
-    assert toys.processes(tmp_path / "run") == []
+    toys.wait_for(lambda: not toys.processes(tmp_path / "run"), 10.0)
 
 
 def records(folder):

@@ -203,7 +203,8 @@ def many_pairs(grouped, monkeypatch):
 
     def bad(self, state):
         found = weigh(self, state)
-        flat = np.full(len(state.z), 1 / len(state.z))
+        n = len(found.proposals.y)
+        flat = np.full(n, 1 / n)
         points = Proposals(found.proposals.y, found.proposals.log_density, flat, 0.9, 1)
         return Draws(found.y, found.log_density, proposals=points)
 

@@ -322,7 +322,7 @@ def test_walkers_are_explained(copy, engine, others):
         "differential evolution",
         "draw from a mixture",
         "Contrast and offset are integrated out",
-        "If groups of different starts describe the same values (R-hat)",
+        "If groups of different starts describe the same values, early and late (R-hat)",
         "from 80 steps of 1024 walkers",
     ):
         assert words in text

@@ -131,7 +131,8 @@ def _interrupt_again(
 ) -> None:
     """Repeat an interrupt that arrived in a callback or finaliser, which drops exceptions."""
     if issubclass(dropped.exc_type, KeyboardInterrupt):
-        threading.Timer(_AGAIN_S, _thread.interrupt_main).start()
+        # Shells let jobs in the background ignore SIGINT.
+        threading.Timer(_AGAIN_S, _thread.interrupt_main, (signal.SIGTERM,)).start()
     else:
         hook(dropped)
 
