@@ -72,9 +72,16 @@ class LogPrior:
         return density.sum(axis=-1)
 
 
-def log_prior_at(y: JaxArray, coordinates: PhysicsCoordinates) -> JaxArray:
-    """Log prior density of coordinates of the physics parameters, shape (p,), scalar."""
-    parameters, log_det = coordinates.forward(y)
+def log_prior_of(
+    parameters: JaxArray, log_det: JaxArray, coordinates: PhysicsCoordinates
+) -> JaxArray:
+    """Log prior density of coordinates of the physics parameters, scalar.
+
+    Args:
+        parameters: What ``coordinates.forward`` makes of them.
+        log_det: Likewise.
+        coordinates: The map, with the priors.
+    """
     prior = LogPrior.of(coordinates.space, coordinates.names)
     return prior(parameters[coordinates.indices]) + log_det
 

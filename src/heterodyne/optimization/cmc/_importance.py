@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -204,10 +205,10 @@ class ImportanceSampler:
     def _log_weights_alone(self, state: ImportanceState) -> FloatArray:
         """Log density over that of the round that each point comes from."""
         log_weights = state.log_integrated.copy()
-        for k in range(len(self._rounds_until(state))):
-            start = 0 if k == 0 else _ENDS[k - 1]
-            points = slice(start, min(_ENDS[k], len(state.z)))
-            log_weights[points] -= self._log_proposed(k, state.z)[points]
+        self._rounds_until(state)
+        for k, (start, end) in enumerate(pairwise((0, *_ENDS))):
+            if start < len(state.z):
+                log_weights[start:end] -= self._log_proposed(k, state.z)[start:end]
         return log_weights
 
     def _log_weights(self, state: ImportanceState, rounds: list[Round]) -> FloatArray:

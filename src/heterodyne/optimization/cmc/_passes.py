@@ -144,12 +144,7 @@ class Drawing:
         return self._driven(name, nuts, lambda: nuts.start(frame))
 
     def _weighed(
-        self,
-        name: str,
-        target: Target,
-        frames: tuple[Frame, ...],
-        *,
-        few: bool,
+        self, name: str, target: Target, frames: tuple[Frame, ...], *, few: bool
     ) -> Sampled:
         weigh = ImportanceSampler(
             self.posterior,

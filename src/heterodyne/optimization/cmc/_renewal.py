@@ -21,7 +21,7 @@ from heterodyne.optimization.coordinates.curves import CURVE_PARAMETERS
 from heterodyne.optimization.coordinates.physics import PhysicsCoordinates
 from heterodyne.optimization.nlsq.starts import to_coordinates
 from heterodyne.optimization.posterior import Posterior
-from heterodyne.optimization.prior import LogPrior, draw_columns, log_prior_at
+from heterodyne.optimization.prior import LogPrior, draw_columns, log_prior_of
 
 _REFERENCE, _SAMPLE, _VELOCITY, _FRACTION = CURVE_PARAMETERS
 # Parameters that may be unseen together: a component that is invisible or still takes the phase
@@ -59,10 +59,8 @@ def renewed(
     members = members[members.any(axis=1)]
     if len(members) == 0:
         return x, np.zeros(len(x))
-    y = np.zeros((len(x), posterior.size))
-    y[:, : coordinates.size] = physics_from_prior(coordinates, len(x), rng)
-    chosen = members[rng.integers(0, len(members), len(x))]
-    new = _sound(np.where(chosen, y[:, searched(posterior)], x), x)
+    drawn = physics_from_prior(coordinates, len(x), rng)
+    new = _replaced(x, members[rng.integers(0, len(members), len(x))], drawn, posterior)
     return new, log_prior(x, posterior) - log_prior(new, posterior)
 
 
@@ -83,8 +81,7 @@ def reshaped(
     Returns:
         The points, and the log density of proposing the old points over that of these.
     """
-    coordinates, n = posterior.coordinates, len(x)
-    space = coordinates.space
+    space, n = posterior.coordinates.space, len(x)
     free = np.flatnonzero([all(space[name].vary for name in c) for c in CURVE_PARAMETERS])
     if len(free) == 0:
         return x, np.zeros(n)
@@ -98,10 +95,8 @@ def reshaped(
         n,
     )
     reached, of_offset = (np.concatenate(column)[:n] for column in zip(*parts, strict=True))
-    whole = np.zeros((n, posterior.size))
-    whole[:, : coordinates.size] = reached
-    chosen = _members(posterior, tuple((*c, "f2") for c in CURVE_PARAMETERS))[curve]
-    new = _sound(np.where(chosen, whole[:, searched(posterior)], x), x)
+    members = _members(posterior, tuple((*c, "f2") for c in CURVE_PARAMETERS))
+    new = _replaced(x, members[curve], reached, posterior)
     ratio = log_prior(x, posterior) - log_prior(new, posterior)
     return new, ratio + np.where((new != x).any(axis=1), of_offset, 0.0)
 
@@ -134,8 +129,14 @@ def _physics(x: FloatArray, posterior: Posterior) -> FloatArray:
     return x[:, :-1] if place is None else np.insert(x[:, :-1], place, 0.0, axis=1)
 
 
-def _sound(new: FloatArray, x: FloatArray) -> FloatArray:
-    """Leave walkers where they are whose proposals the coordinates do not hold."""
+def _replaced(
+    x: FloatArray, chosen: BoolArray, physics: FloatArray, posterior: Posterior
+) -> FloatArray:
+    """Put coordinates of the physics parameters, (n, p), in the chosen places of points."""
+    y = np.zeros((len(x), posterior.size))
+    y[:, : posterior.coordinates.size] = physics
+    new = np.where(chosen, y[:, searched(posterior)], x)
+    # What the coordinates do not hold leaves the walker where it is.
     return np.where(np.isfinite(new).all(axis=1, keepdims=True), new, x)
 
 
@@ -144,7 +145,7 @@ def _log_priors(physics: JaxArray, posterior: Posterior) -> JaxArray:
     def one(y: JaxArray) -> JaxArray:
         if posterior.coordinates.on_ridge:
             return log_prior_across(y, posterior)
-        return log_prior_at(y, posterior.coordinates)
+        return log_prior_of(*posterior.coordinates.forward(y), posterior.coordinates)
 
     return jnp.nan_to_num(mapped(one, physics), nan=-jnp.inf)
 

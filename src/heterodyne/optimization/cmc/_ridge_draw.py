@@ -15,7 +15,7 @@ from jax.scipy.stats import norm
 from heterodyne._typing import JaxArray
 from heterodyne.core._jax import jnp
 from heterodyne.optimization.posterior import Posterior
-from heterodyne.optimization.prior import LogPrior, log_prior_at
+from heterodyne.optimization.prior import LogPrior, log_prior_of
 
 # Bins of the coordinate, in which the density is close to a standard normal one.
 _REACH, _BINS = 12.0, 480
@@ -59,7 +59,8 @@ def log_prior_across(y: JaxArray, posterior: Posterior) -> JaxArray:
     coordinates = posterior.coordinates
     nodes, density, width = _along(y, 1.0, posterior)
     place = coordinates.names.index("f2")
-    whole = log_prior_at(y.at[place].set(nodes[_BINS // 2]), coordinates)
+    mapped = coordinates.forward(y.at[place].set(nodes[_BINS // 2]))
+    whole = log_prior_of(*mapped, coordinates)
     return whole - density[_BINS // 2] + logsumexp(density) + jnp.log(width)
 
 

@@ -14,7 +14,7 @@ from heterodyne.core.ahead import compile_ahead
 from heterodyne.core.information import gram
 from heterodyne.core.likelihood import PairData
 from heterodyne.optimization.coordinates.physics import PhysicsCoordinates
-from heterodyne.optimization.prior import LogPrior, log_prior_at
+from heterodyne.optimization.prior import LogPrior, log_prior_of
 from heterodyne.optimization.problem import Problem, Profile, profile_at, profiled_information
 from heterodyne.optimization.scaling import Scaling
 
@@ -44,8 +44,10 @@ def objective_value(
     y: JaxArray, data: PairData, coordinates: PhysicsCoordinates, scaling: Scaling
 ) -> JaxArray:
     """Return n log(sum of squares) - 2 log(prior density of the coordinates), scalar."""
-    squares = profile_at(coordinates.forward(y)[0], data, scaling).squares
-    return data.n_pairs.sum() * jnp.log(squares) - 2.0 * log_prior_at(y, coordinates)
+    parameters, log_det = coordinates.forward(y)
+    squares = profile_at(parameters, data, scaling).squares
+    log_prior = log_prior_of(parameters, log_det, coordinates)
+    return data.n_pairs.sum() * jnp.log(squares) - 2.0 * log_prior
 
 
 class _Point(NamedTuple):
