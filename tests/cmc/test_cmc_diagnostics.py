@@ -14,6 +14,7 @@ from heterodyne.optimization.cmc._diagnostics import (
     Thresholds,
     bfmi,
     diagnose,
+    diagnose_walks,
 )
 
 CHAINS, DRAWS = 4, 500
@@ -127,6 +128,13 @@ def test_the_worse_of_two_passes_counts():
     )  # fmt: skip
     assert second.joined(first).r_hat == joined.r_hat
     assert joined.divergent_share == 4 / 5000
+
+
+def test_divergences_of_an_engine_without_trajectories_are_not_known():
+    walked = diagnose_walks({"a": correlated(0.0, 3, 4)}, 4)
+    assert (walked.divergences, walked.divergent_share) == (None, 0.0)
+    assert GOOD.joined(replace(GOOD, divergences=None)).divergences == 4
+    assert walked.joined(walked).divergences is None
 
 
 def test_a_constant_of_one_pass_takes_the_figure_of_the_other():

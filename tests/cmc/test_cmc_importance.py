@@ -353,7 +353,7 @@ def test_the_diagnosis_is_that_of_the_weights():
     assert found.ess_bulk["x"] == pytest.approx(800, rel=0.01)
     assert found.ess_tail["x"] == pytest.approx(800, rel=0.01)
     assert found.r_hat["x"] == pytest.approx(1.0, abs=0.01)
-    assert (found.bfmi, found.divergences) == ((), 0)
+    assert (found.bfmi, found.divergences) == ((), None)
     assert found.passed()
     apart = diagnose_weighted({"x": values["x"] + [[0.0], [3.0]]}, points, equal)
     assert apart.r_hat["x"] > 1.5

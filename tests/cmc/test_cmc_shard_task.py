@@ -81,7 +81,7 @@ def test_tasks_give_the_draws_of_one_process(here, measured, tmp_path):
         assert record.problem is None
         assert record.figures["r_hat"] == shard["r_hat_max"]
         assert record.figures["ess"] == min(shard["ess_bulk_min"], shard["ess_tail_min"])
-        assert record.figures["divergences"] == shard["divergences"]
+        assert record.figures.get("divergences") == shard["divergences"]
         assert record.figures["draws"] >= 200
 
 

@@ -8,12 +8,13 @@ import pytest
 
 import heterodyne
 from heterodyne._errors import ConfigError
+from heterodyne.config.cmc import CMCConfig
 from heterodyne.io import run_folder
 from heterodyne.io.run_folder import RunFolder, config_sha256, make_manifest
 
 CONFIG = {
     "experimental_data": {"file_path": "/data/a.h5", "layout": "auto"},
-    "optimization": {"method": "cmc"},
+    "optimization": {"method": "cmc", "cmc": CMCConfig().to_dict()},
     "output": {"directory": "/results"},
 }
 DATA = {"path": "/data/a.h5", "sha256": "12ab", "layout": "aps_u", "details": {"t_first": 0.1}}
@@ -64,6 +65,11 @@ def changed(*path, value):
         (("optimization", "engine"), False),
         (("experimental_data", "layout"), False),
         (("optimization", "method"), False),
+        (("optimization", "cmc", "timeout", "per_shard_timeout"), True),
+        (("optimization", "cmc", "backend_config", "backend_name"), True),
+        (("optimization", "cmc", "enable_jax_profiling"), True),
+        (("optimization", "cmc", "backend_config", "chain_method"), False),
+        (("optimization", "cmc", "per_shard_mcmc", "seed"), False),
     ],
 )
 def test_digest_counts_settings_but_not_places(path, same):

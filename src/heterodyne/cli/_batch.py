@@ -166,8 +166,8 @@ def outcome(name: str, figures: Mapping[str, Any]) -> str:
         figures: From ``sample_member``.
     """
     verdict = "converged" if figures["converged"] else "not converged"
-    sizes = f"R-hat {_output.number(figures['r_hat'])}, {figures['ess'] or 0:.0f} effective draws"
-    return f"{name}: {verdict}, {sizes}"
+    r_hat, ess = (_output.number(figures[key]) for key in ("r_hat", "ess"))
+    return f"{name}: {verdict}, R-hat {r_hat}, {ess} effective draws"
 
 
 def sample_member(folder: Path, name: str, on_event: EventSink) -> Mapping[str, Any]:

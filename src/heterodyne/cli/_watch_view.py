@@ -133,7 +133,8 @@ def _counts(work: Mapping[str, Any]) -> list[tuple[Status, str]]:
 def _figures(work: Mapping[str, Any]) -> list[str]:
     found = []
     if work["r_hat"] is not None:
-        found.append(f"worst R-hat {work['r_hat']:.3f}, {work['divergences']} divergences")
+        seen = "" if work["divergences"] is None else f", {work['divergences']} divergences"
+        found.append(f"worst R-hat {work['r_hat']:.3f}{seen}")
     if work["seconds_left"] is not None and not work["settled"]:
         found.append(f"about {_output.duration(work['seconds_left'])} left")
     return found

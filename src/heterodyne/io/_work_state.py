@@ -122,9 +122,10 @@ class WorkState:
         return max(self._figures(R_HAT), default=math.nan)
 
     @property
-    def divergences(self) -> int:
-        """Number of divergences of the tasks that are done."""
-        return round(sum(self._figures(DIVERGENCES)))
+    def divergences(self) -> int | None:
+        """Number of divergences of the tasks that are done; None if none tells."""
+        found = self._figures(DIVERGENCES)
+        return round(sum(found)) if found else None
 
     @property
     def seconds_per_cost(self) -> float:

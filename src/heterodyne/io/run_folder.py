@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import platform
@@ -38,7 +39,19 @@ SHARD_PLAN, SHARD_DATA = "checkpoint_shards.pickle", "checkpoint_shards_c2.npy"
 
 _CHECKPOINT = "checkpoint_"
 _PACKAGES = ("arviz-base", "arviz-stats", "h5py", "jax", "jaxlib", "numpy", "numpyro", "scipy")
-_PLACES = (("experimental_data", "file_path"), ("output",), ("cluster",))
+_CMC = ("optimization", "cmc")
+_CIRCUMSTANCES = (
+    ("experimental_data", "file_path"),
+    ("output",),
+    ("cluster",),
+    (*_CMC, "timeout"),
+    *(
+        (*_CMC, "backend_config", key)
+        for key in ("backend_name", "enable_checkpoints", "checkpoint_dir")
+    ),
+    (*_CMC, "enable_jax_profiling"),
+    (*_CMC, "jax_profile_dir"),
+)
 
 
 @dataclass(frozen=True)
@@ -217,21 +230,22 @@ def make_manifest(
 def config_sha256(config: Mapping[str, Any]) -> str:
     """Return the SHA-256 of the settings that act on results, whatever the order of the keys.
 
-    It covers the whole resolved run file, with seed, engine, backend and defaults that nobody
-    wrote, except ``experimental_data.file_path``, ``output`` and ``cluster``, which say where
-    things are and who works. The content of the data file has a digest of its own.
-    ``RunFolder.check`` refuses a folder in which one of the two differs.
+    It covers the whole resolved run file, with seed, engine and defaults that nobody wrote,
+    except what says where things are, who works and how long that may take:
+    ``experimental_data.file_path``, ``output``, ``cluster``, and in ``optimization.cmc`` the
+    ``timeout``, the profile and all of ``backend_config`` but ``chain_method``. So a run that a
+    time limit has stopped goes on with a longer one. The content of the data file has a digest of
+    its own. ``RunFolder.check`` refuses a folder in which one of the two differs.
 
     Args:
         config: Resolved run file, as ``config.json`` holds it.
     """
-    settings = dict(config)
-    for first, *rest in _PLACES:
-        inner = dict(settings.pop(first, None) or {})
-        for key in rest:
-            inner.pop(key, None)
-        if rest:
-            settings[first] = inner
+    settings = copy.deepcopy(dict(config))
+    for *path, last in _CIRCUMSTANCES:
+        holder = settings
+        for key in path:
+            holder = holder.get(key) or {}
+        holder.pop(last, None)
     text = json.dumps(settings, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 

@@ -51,6 +51,8 @@ def summarise(batch: BatchFolder, problems: Mapping[str, str]) -> dict[str, Any]
 def figures(summary: Mapping[str, Any]) -> dict[str, Any]:
     """Say how a finished run went: ``r_hat``, ``ess``, ``divergences``, ``converged``.
 
+    What is not known is None.
+
     Args:
         summary: What ``summary.json`` of the run holds.
     """
@@ -59,7 +61,7 @@ def figures(summary: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "r_hat": s.get("r_hat_max"),
         "ess": min(sizes, default=None),
-        "divergences": s.get("divergences", 0),
+        "divergences": s.get("divergences"),
         "converged": usable(summary["verdict"]),
     }
 

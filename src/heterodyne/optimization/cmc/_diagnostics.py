@@ -6,9 +6,10 @@ Simpson, Carpenter and Bürkner, Bayesian Analysis 16 (2), 667, 2021.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from scipy.special import ndtri
@@ -53,6 +54,7 @@ def limits_of(config: CMCConfig) -> Thresholds:
 # The tail is effective if both of these quantiles are.
 _TAILS = (0.05, 0.95)
 _NONE = (float("nan"),) * 3
+_Figure = TypeVar("_Figure", int, float)
 # Points beyond have scores of 6 standard deviations.
 _SCORED = (1e-9, 1.0 - 1e-9)
 
@@ -66,7 +68,7 @@ class Diagnosis:
         ess_bulk: Bulk effective number of draws by quantity.
         ess_tail: Tail effective number of draws by quantity.
         bfmi: Energy-based fraction of missing information of each chain of NUTS.
-        divergences: Number of divergent draws.
+        divergences: Number of divergent draws; None where no trajectories were simulated.
         n_draws: Number of draws of all chains.
         k_hat: Pareto shape of importance weights; None without them.
         kish: Number of independent draws that the weights are worth; None without them, or
@@ -77,7 +79,7 @@ class Diagnosis:
     ess_bulk: Mapping[str, float]
     ess_tail: Mapping[str, float]
     bfmi: tuple[float, ...]
-    divergences: int
+    divergences: int | None
     n_draws: int
     k_hat: float | None = None
     kish: float | None = None
@@ -104,8 +106,8 @@ class Diagnosis:
 
     @property
     def divergent_share(self) -> float:
-        """Share of draws whose trajectory diverged."""
-        return self.divergences / max(self.n_draws, 1)
+        """Share of draws whose trajectory diverged; 0 where none were simulated."""
+        return (self.divergences or 0) / max(self.n_draws, 1)
 
     def joined(self, other: Diagnosis) -> Diagnosis:
         """Return the worse of two diagnoses of the same quantities, and all their draws."""
@@ -114,7 +116,7 @@ class Diagnosis:
             {name: _worse(x, other.ess_bulk[name], min) for name, x in self.ess_bulk.items()},
             {name: _worse(x, other.ess_tail[name], min) for name, x in self.ess_tail.items()},
             (*self.bfmi, *other.bfmi),
-            self.divergences + other.divergences,
+            _known(self.divergences, other.divergences, operator.add),
             self.n_draws + other.n_draws,
             _known(self.k_hat, other.k_hat, max),
             _known(self.kish, other.kish, min),
@@ -168,8 +170,8 @@ def _worse(first: float, second: float, pick: Callable[[float, float], float]) -
 
 
 def _known(
-    first: float | None, second: float | None, pick: Callable[[float, float], float]
-) -> float | None:
+    first: _Figure | None, second: _Figure | None, pick: Callable[[_Figure, _Figure], _Figure]
+) -> _Figure | None:
     if first is None or second is None:
         return second if first is None else first
     return pick(first, second)
@@ -217,7 +219,7 @@ def diagnose_walks(values: Mapping[str, FloatArray], n_walkers: int) -> Diagnosi
         by_walker = x.reshape(x.shape[0], n_walkers // x.shape[0], -1)
         r_hat[name] = _r_hat(by_walker.swapaxes(1, 2).reshape(x.shape))
         bulk[name], tail[name] = _effective(x)
-    return Diagnosis(r_hat, bulk, tail, (), 0, next(iter(values.values())).size)
+    return Diagnosis(r_hat, bulk, tail, (), None, next(iter(values.values())).size)
 
 
 def diagnose_weighted(
@@ -242,7 +244,7 @@ def diagnose_weighted(
         r_hat[name] = _r_hat(x)
         bulk[name], tail[name] = _weighted(points[name], proposals.weights, x.size)
     n_draws = next(iter(values.values())).size
-    return Diagnosis(r_hat, bulk, tail, (), 0, n_draws, proposals.k_hat, proposals.kish)
+    return Diagnosis(r_hat, bulk, tail, (), None, n_draws, proposals.k_hat, proposals.kish)
 
 
 def _weighted(x: FloatArray, weights: FloatArray, n_picked: int) -> tuple[float, float]:

@@ -125,7 +125,7 @@ def _sampler_health(analysis: Analysis, fit_seconds: float) -> dict[str, Any]:
         found |= {"k_hat": d.k_hat, "kish": d.kish}
     if draws.proposals is not None:
         found |= {"points": len(draws.proposals.weights), "rounds": draws.proposals.rounds}
-    if d.bfmi:
+    if d.divergences is not None:
         found |= {"divergences": d.divergences, "bfmi_min": d.worst_bfmi}
     if draws.trajectories is not None:
         found |= _trajectories(draws.trajectories)

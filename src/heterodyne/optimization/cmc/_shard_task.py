@@ -150,10 +150,10 @@ def perform_shard(folder: Path, name: str, on_event: EventSink) -> Mapping[str, 
     figures = {
         "r_hat": d.worst_r_hat[1],
         "ess": min(d.worst_ess_bulk[1], d.worst_ess_tail[1]),
-        "divergences": d.divergences,
         "draws": found.draws.n_chains * found.draws.n_draws,
     }
-    return figures if d.k_hat is None else figures | {"k_hat": d.k_hat}
+    known = {"divergences": d.divergences, "k_hat": d.k_hat}
+    return figures | {name: x for name, x in known.items() if x is not None}
 
 
 @dataclass(frozen=True, eq=False)

@@ -169,12 +169,13 @@ def _of_chains(values: Mapping[str, FloatArray], kept: Sequence[Sampled]) -> Dia
     # The log density is that of all data, which no chain has followed.
     unknown = {"log density": float("nan")}
     shards = [one.diagnosis for one in kept]
+    divergences = [one.divergences for one in shards if one.divergences is not None]
     return Diagnosis(
         {**found.r_hat, **unknown},
         {**found.ess_bulk, **unknown},
         {**found.ess_tail, **unknown},
         tuple(x for one in shards for x in one.bfmi),
-        sum(one.divergences for one in shards),
+        sum(divergences) if divergences else None,
         sum(one.n_draws for one in shards),
     )
 

@@ -63,7 +63,7 @@ def result_of(analysis: Analysis, config: CMCConfig, per_angle_mode: str) -> CMC
         num_samples=draws.n_draws,
         num_chains=draws.n_chains,
         num_shards=1 if analysis.combination is None else analysis.combination.sharding.n_shards,
-        divergences=analysis.diagnosis.divergences,
+        divergences=analysis.diagnosis.divergences or 0,
         wall_time_seconds=analysis.seconds,
         metadata=_metadata(analysis, config),
         convergence_status=status_of(passed),

@@ -139,7 +139,7 @@ class JointShard:
             num_warmup=draws.trajectories.warmup_steps,
             num_samples=draws.n_draws,
             num_chains=draws.n_chains,
-            divergences=found.divergences,
+            divergences=found.divergences or 0,
             wall_time_seconds=time.monotonic() - begun,
             metadata={
                 "engine": draws.engine,

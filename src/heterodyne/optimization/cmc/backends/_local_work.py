@@ -244,7 +244,10 @@ def progress(kind: str, state: WorkState) -> Progress:
     if failed:
         detail["failed"] = failed
     if math.isfinite(state.worst_r_hat):
-        detail |= {"R-hat": f"{state.worst_r_hat:.3f}", "divergences": state.divergences}
+        detail["R-hat"] = f"{state.worst_r_hat:.3f}"
+    seen = state.divergences
+    if seen is not None:
+        detail["divergences"] = seen
     if math.isfinite(state.seconds_left):
         detail["minutes left"] = f"{state.seconds_left / 60:.1f}"
     return Progress(f"{kind}s", state.share * len(state.tasks), len(state.tasks), detail)
