@@ -222,9 +222,9 @@ def _weigh(case: tuple[FloatArray, Experiment, PairData], name: str) -> None:
     k = _linear.n_drawn(posterior)
     points = 0.1 * rng.normal(size=(_WEIGHED, posterior.size - k))
     normal = rng.normal(size=(_WEIGHED, k))
-    standard, complete = (_linear._BATCH, _linear._ALL), cast(Any, _linear.complete)
-    for at_a_time in _AT_A_TIME if name == "gpu" else standard[:1]:
-        _linear._BATCH = _linear._ALL = at_a_time
+    standard, complete = _linear.at_once, cast(Any, _linear.complete)
+    for at_a_time in _AT_A_TIME if name == "gpu" else (standard(n),):
+        _linear.at_once = lambda _, count=at_a_time: count
         complete.clear_cache()
         before = time.perf_counter()
         _linear.complete_all(points[: _linear.PART], normal, target, centre, posterior)
@@ -241,7 +241,7 @@ def _weigh(case: tuple[FloatArray, Experiment, PairData], name: str) -> None:
             finite=int(np.isfinite(found[1]).sum()),
             total=float(found[1][np.isfinite(found[1])].sum()),
         )
-    _linear._BATCH, _linear._ALL = standard
+    _linear.at_once = standard
 
 
 def _reporter() -> Callable[[Event], None]:

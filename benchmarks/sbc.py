@@ -219,6 +219,10 @@ def _log_likelihoods(unknowns: Unknowns, data: PairData, posterior: Posterior) -
 def work(name: str, count: int, worker: int) -> None:
     """Examine every second data set, those that are done left out."""
     os.nice(10)
+    if hasattr(os, "sched_setaffinity"):
+        # Threads of two workers would wait for each other.
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[worker % len(cores)]})
     study = Study.of(name)
     done = {record["number"] for record in records(study)}
     RESULTS.mkdir(parents=True, exist_ok=True)

@@ -36,7 +36,9 @@ COLUMNS = ("who draws the shards", "shards, s", "their CPU, s", "two workers ove
            "draws identical")  # fmt: skip
 TEXT = (
     "`heterodyne sample` on 3 angles of {frames} frames from `heterodyne simulate`, divided into "
-    "{shards} shards, as whole processes, each with an empty cache of compiled code. *Shards*: "
+    "{shards} shards, as whole processes, each with an empty cache of compiled code. The engine "
+    "is `importance`, for as much work in each run: with `auto` a shard whose weights are not good "
+    "enough is walked, which takes as long as several others (1 of 48 shards). *Shards*: "
     "from the moment that the tasks are written until the last one has its record, so that the "
     "start of the workers counts; *CPU* is that of all processes of the run. One worker on two "
     "cores weighs points in two threads, so the time on one core is what a second core can be "
@@ -85,7 +87,7 @@ def measure(base: Path, name: str) -> Measured:
     folder, cache, log = (base / f"{name} {what}" for what in ("results", "cache", "compiled"))
     log.mkdir()
     settings = {f"optimization.cmc.sharding.{key}": value for key, value in SETTINGS.items()}
-    settings |= {"output.directory": folder}
+    settings |= {"output.directory": folder, "optimization.engine": "importance"}
     command = [sys.executable, "-m", "benchmarks.shards", "sample", f"{base / 'run.yaml'}"]
     command += set_words(settings)
     command = [*([] if cores is None else ["taskset", "-c", cores]), *command, *options, "--quiet"]

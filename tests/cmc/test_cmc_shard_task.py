@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import pickle
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
+from enum import Enum
 
 import numpy as np
 import pytest
@@ -18,9 +20,11 @@ from heterodyne.data import from_arrays
 from heterodyne.io.run_folder import RunFolder
 from heterodyne.io.work_folder import Rules, WorkFolder
 from heterodyne.optimization.bind import bind, fit_scaled
-from heterodyne.optimization.cmc import _shard_task
+from heterodyne.optimization.cmc import _plan_file, _shard_task
 from heterodyne.optimization.cmc._analysis import analyse
 from heterodyne.optimization.cmc._assign import Sharding
+from heterodyne.optimization.cmc._frame import Frame
+from heterodyne.optimization.cmc._plan_file import read_plan, write_plan
 from heterodyne.optimization.cmc._shard_task import Elsewhere, perform_shard, rules_of
 from heterodyne.optimization.cmc.backends._local_work import LocalWork, run_tasks
 from heterodyne.optimization.scaling import ScalingMode
@@ -207,7 +211,7 @@ def prepared(measured, tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("name", ["checkpoint_shards.pickle", "checkpoint_shards_c2.npy"])
+@pytest.mark.parametrize("name", ["checkpoint_shards.npz", "checkpoint_shards_c2.npy"])
 def test_what_was_changed_is_refused(prepared, name):
     file = prepared / name
     content = bytearray(file.read_bytes())
@@ -220,6 +224,33 @@ def test_what_was_changed_is_refused(prepared, name):
         perform_shard(prepared, "shard-0001", ignore_events)
 
 
+def leaves(value):
+    """Everything that a value consists of, with the types of what holds it."""
+    if is_dataclass(value):
+        value = {one.name: getattr(value, one.name) for one in fields(value)}
+    if isinstance(value, dict):
+        return [leaf for name, x in value.items() for leaf in (name, *leaves(x))]
+    if isinstance(value, tuple | list):
+        return [type(value).__name__, *(leaf for x in value for leaf in leaves(x))]
+    if isinstance(value, Enum | str | None):
+        return [value]
+    return [np.asarray(value).tobytes()]
+
+
+def test_a_plan_is_read_as_it_was_written(prepared, tmp_path):
+    plan = read_plan(prepared / "checkpoint_shards.npz")
+    priors = plan.posterior.space.parameters
+    assert len({p.prior.kind for p in priors.values()}) > 1
+    assert all(isinstance(f, Frame) for f in plan.frames)
+    # A third is no finite binary number, and no bound need be one.
+    odd = replace(plan, scale=1 / 3, weight=math.inf)
+    write_plan(tmp_path / "other.npz", odd)
+    found = read_plan(tmp_path / "other.npz")
+    assert leaves(found) == leaves(odd)
+    assert found.posterior == odd.posterior
+    assert hash(found.posterior) == hash(odd.posterior)
+
+
 class Evil:
     """Runs a command when it is unpickled."""
 
@@ -230,15 +261,25 @@ class Evil:
         return os.mkdir, (str(self.mark),)
 
 
-def test_nothing_is_unpickled_that_was_not_prepared(prepared, tmp_path):
-    (prepared / "checkpoint_shards.pickle").write_bytes(pickle.dumps(Evil(tmp_path / "mark")))
-    with pytest.raises(ConfigError, match="not the one"):
-        perform_shard(prepared, "shard-0001", ignore_events)
+@pytest.mark.parametrize("how", ["pickle", "object array", "no settings", "settings"])
+def test_no_other_file_is_taken_for_a_plan(prepared, tmp_path, how):
+    file = prepared / "checkpoint_shards.npz"
+    arrays = dict(np.load(file))
+    if how == "pickle":
+        file.write_bytes(pickle.dumps(Evil(tmp_path / "mark")))
+    elif how == "object array":
+        np.savez(file, **arrays | {"settings": np.array([Evil(tmp_path / "mark")], object)})
+    elif how == "no settings":
+        np.savez(file, version=arrays["version"])
+    else:
+        np.savez(file, **arrays | {"settings": np.array('{"scale": "wide"}')})
+    with pytest.raises(ConfigError, match=r"checkpoint_shards\.npz"):
+        read_plan(file)
     assert not (tmp_path / "mark").exists()
 
 
 def test_another_version_is_refused(measured, tmp_path, monkeypatch):
-    monkeypatch.setattr(_shard_task, "__version__", "0.0.1")
+    monkeypatch.setattr(_plan_file, "__version__", "0.0.1")
 
     def later(tasks):
         monkeypatch.undo()

@@ -34,7 +34,7 @@ REPORT = "report.html"
 RESULTS = (CONFIG, DATA, FIT, SUMMARY, MAPS, CURVES, POSTERIOR, REPORT)
 """Files that a run may leave beside its manifest."""
 
-SHARD_PLAN, SHARD_DATA = "checkpoint_shards.pickle", "checkpoint_shards_c2.npy"
+SHARD_PLAN, SHARD_DATA = "checkpoint_shards.npz", "checkpoint_shards_c2.npy"
 """Files that workers draw shards from."""
 
 _CHECKPOINT = "checkpoint_"

@@ -33,9 +33,9 @@ S = TypeVar("S")
 T = TypeVar("T")
 # Points of one call of the compiled code.
 PART = 256
-# Points that are evaluated at once: few fit the caches of a processor, and a GPU computes them
-# all in the time of one.
-_BATCH, _ALL = 8, PART
+# Points that are evaluated at once: so few that they fit the caches of a processor, and enough for
+# its vector instructions. A GPU computes all of them in the time of one.
+_FEWEST, _MOST, _FRAMES = 8, 32, 8192
 
 
 class Completed(NamedTuple):
@@ -98,17 +98,26 @@ def complete(
     def one(part: tuple[JaxArray, JaxArray]) -> Completed:
         return _complete(*part, target, centre, posterior)
 
-    return mapped(one, (points, normal))
+    return mapped(one, (points, normal), 1 if target.normal is not None else target.data.t.shape[0])
 
 
-def mapped(one: Callable[..., S], points: object) -> S:
+def mapped(one: Callable[..., S], points: object, n_frames: int = 1) -> S:
     """Evaluate a function of one point at many, as many at once as suits the processor.
 
     Args:
         one: Receives the arrays of one point.
         points: Arrays with the points as the leading axis.
+        n_frames: Number of frames that the function evaluates a model at.
     """
-    return jax.lax.map(one, points, batch_size=_BATCH if jax.default_backend() == "cpu" else _ALL)
+    return jax.lax.map(one, points, batch_size=at_once(n_frames))
+
+
+def at_once(n_frames: int) -> int:
+    """Number of points to evaluate at once, of a model at some number of frames."""
+    if jax.default_backend() != "cpu":
+        return PART
+    fitting = 2 ** int(math.log2(max(_FRAMES / n_frames, 1.0)))
+    return min(max(fitting, _FEWEST), _MOST)
 
 
 def complete_all(

@@ -18,7 +18,7 @@ from heterodyne.optimization.posterior import Posterior
 from heterodyne.optimization.prior import LogPrior, log_prior_of
 
 # Bins of the coordinate, in which the density is close to a standard normal one.
-_REACH, _BINS = 12.0, 480
+_REACH, _BINS = 12.0, 160
 _WIDTH = 2.0 * _REACH / _BINS
 _MIDDLES = (np.arange(_BINS) + 0.5) * _WIDTH - _REACH
 

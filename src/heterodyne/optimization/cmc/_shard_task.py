@@ -8,7 +8,6 @@ a finished sampler. So the one that combines the shards calls for each of them a
 from __future__ import annotations
 
 import hashlib
-import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,18 +16,16 @@ from typing import Any
 
 import numpy as np
 
-from heterodyne import __version__
 from heterodyne._errors import ConfigError, InterruptedRunError
 from heterodyne._events import EventSink
 from heterodyne._typing import IntArray, StoredArray
 from heterodyne.config.cmc import CMCConfig
-from heterodyne.io import files
 from heterodyne.io.run_folder import SHARD_DATA, SHARD_PLAN, RunFolder
 from heterodyne.io.work_folder import Rules, Task, WorkFolder
 from heterodyne.optimization.cmc._passes import Keeper
+from heterodyne.optimization.cmc._plan_file import read_plan, write_plan
 from heterodyne.optimization.cmc._shard_plan import ShardPlan
 from heterodyne.optimization.cmc._shard_store import run_keeper
-from heterodyne.optimization.cmc.backends._pickling import pickled
 
 KIND = "shard"
 
@@ -106,7 +103,7 @@ def prepare_shards(plan: ShardPlan, c2: StoredArray, folder: RunFolder, rules: R
         rules: How long things may take.
 
     Raises:
-        ConfigError: The folder cannot be written, or the plan cannot be pickled.
+        ConfigError: The folder cannot be written.
     """
     prepared = folder.file(SHARD_PLAN).is_file() and folder.file(SHARD_DATA).is_file()
     if prepared and WorkFolder.is_in(folder.path):
@@ -115,8 +112,7 @@ def prepare_shards(plan: ShardPlan, c2: StoredArray, folder: RunFolder, rules: R
         work.free_failed()
         return work
     WorkFolder.remove(folder.path)
-    content = pickled((__version__, plan), "the plan of the shards", "sampling in processes")
-    files.write_bytes(folder.file(SHARD_PLAN), content)
+    write_plan(folder.file(SHARD_PLAN), plan)
     with folder.replacing(SHARD_DATA) as path, path.open("wb") as stream:
         np.save(stream, c2)
     digests = {"plan": _sha256(folder.file(SHARD_PLAN)), "data": _sha256(folder.file(SHARD_DATA))}
@@ -193,16 +189,7 @@ def _plan(folder: Path, digest: str) -> ShardPlan:
     Raises:
         ConfigError: It is missing, not what was prepared, or of another version.
     """
-    file = _checked(folder / SHARD_PLAN, digest)
-    # Only what this package wrote itself has the digest.
-    version, plan = pickle.loads(file.read_bytes())
-    if version != __version__:
-        raise ConfigError(
-            f"the shards were prepared by heterodyne {version}, and this is {__version__}",
-            where=file,
-            remedy="Use that version, or start anew with --force",
-        )
-    return plan
+    return read_plan(_checked(folder / SHARD_PLAN, digest))
 
 
 def _checked(file: Path, digest: str) -> Path:

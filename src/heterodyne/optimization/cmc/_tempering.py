@@ -8,12 +8,14 @@ they reach parts of the posterior that hang together with no mode that the fit f
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from heterodyne._typing import FloatArray, IntArray
 from heterodyne.optimization.cmc._draws import kish, systematic
 from heterodyne.optimization.cmc._linear import searched
-from heterodyne.optimization.cmc._mixture import covering
+from heterodyne.optimization.cmc._mixture import Mixture, covering
 from heterodyne.optimization.cmc._renewal import physics_from_prior
 from heterodyne.optimization.cmc._walkers import (
     Density,
@@ -26,8 +28,9 @@ from heterodyne.optimization.posterior import Posterior
 
 # Share of the walkers of a population that weights of the next power must be worth.
 _WORTH = 0.5
-# Steps at each power, and which of them draw from a mixture.
-_STEPS, _EVERY = 12, 4
+# Steps at each power, and which of them draw from a mixture, which is fitted before the first of
+# these, when walkers that were picked several times have parted.
+_STEPS, _EVERY, _FIRST = 12, 4, 3
 _COMPONENTS = 6
 # Share of a broad component beside the mixture that is fitted.
 _BROAD = 0.1
@@ -91,13 +94,18 @@ def tempered_step(
         for k, one in enumerate(each)
     ]
     walkers = walkers.at(np.concatenate(rows))
+    mixtures: list[Mixture] = []
     for step in range(_STEPS):
+        if step == _FIRST:
+            mixtures = [
+                covering(x, _COMPONENTS, _BROAD, rng) for x in np.split(walkers.x, n_populations)
+            ]
         order = [k * size + rng.permutation(size) for k in range(n_populations)]
         halves = np.stack(order).reshape(n_populations, 2, size // 2)
         for moving, still in ((0, 1), (1, 0)):
             walkers = _moved(
                 density, walkers, halves[:, moving], halves[:, still], raised,
-                from_mixture=step % _EVERY == _EVERY - 1, rng=rng,
+                mixtures if step % _EVERY == _FIRST else (), rng,
             )  # fmt: skip
     return walkers, raised
 
@@ -141,18 +149,17 @@ def _moved(
     moving: IntArray,
     still: IntArray,
     power: float,
-    *,
-    from_mixture: bool,
+    mixtures: Sequence[Mixture],
     rng: np.random.Generator,
 ) -> Walkers:
-    """Move half of each population by what the other half tells."""
+    """Move half of each population along differences of the other half, or by its mixture."""
     proposed, log_ratio = [], []
-    for rows, others in zip(moving, still, strict=True):
-        x, known = walkers.x[rows], walkers.x[others]
-        if from_mixture:
-            new, ratio = independent(x, covering(known, _COMPONENTS, _BROAD, rng), rng)
+    for k, (rows, others) in enumerate(zip(moving, still, strict=True)):
+        x = walkers.x[rows]
+        if mixtures:
+            new, ratio = independent(x, mixtures[k], rng)
         else:
-            new, ratio = differences(x, known, rng), np.zeros(len(x))
+            new, ratio = differences(x, walkers.x[others], rng), np.zeros(len(x))
         proposed.append(new)
         log_ratio.append(ratio)
     rows = moving.ravel()

@@ -19,7 +19,7 @@ from heterodyne.core._jax import jnp
 from heterodyne.optimization.cmc._linear import complete_all, n_drawn
 from heterodyne.optimization.cmc._mixture import Mixture, draw_mixture, log_mixture
 from heterodyne.optimization.cmc._nuts import Target
-from heterodyne.optimization.informed import NormalLikelihood
+from heterodyne.optimization.cmc._renewal import log_prior
 from heterodyne.optimization.posterior import Posterior
 
 # Best size of a step in d normal dimensions, over sqrt(2 d), and how much shorter steps are
@@ -40,7 +40,8 @@ class Walkers(NamedTuple):
         x: Coordinates that are walked in, shape (n, m).
         y: Coordinates of all unknowns, the rest drawn, shape (n, d).
         log_density: Log density of these, shape (n,).
-        log_prior: Log prior density of x, shape (n,); 0 where it is not told apart.
+        log_prior: Log prior density of x up to a constant, shape (n,); 0 where it is not told
+            apart.
         log_likelihood: Log density of x with the rest integrated out, less that.
     """
 
@@ -87,26 +88,22 @@ class Density:
         y[p:-1] = np.asarray(self.posterior.unbend_scaling(jnp.asarray(middle)))
         return jnp.asarray(y)
 
-    @cached_property
-    def _uninformed(self) -> Target:
-        """The target without data."""
-        size = 4 + 1 + self.posterior.scaling.size
-        nothing = NormalLikelihood(
-            jnp.ones(1), jnp.zeros(size), jnp.zeros((size, size)), jnp.zeros(()), jnp.zeros(())
-        )
-        return self.target._replace(normal=nothing)
-
     def at(self, x: FloatArray, rng: np.random.Generator) -> Walkers:
         """Put walkers at points, shape (n, m)."""
         normal = rng.normal(size=(len(x), n_drawn(self.posterior)))
         y, log_density, found = complete_all(x, normal, self.target, self._centre, self.posterior)
         return Walkers(x, y, log_density, np.zeros(len(x)), found)
 
+    def log_prior(self, x: FloatArray) -> FloatArray:
+        """Log prior density at points, up to a constant, (n, m) to (n,)."""
+        width = float(self.posterior.sigma_width(self.target.noise_scale))
+        log_sigma = x[:, -1]
+        of_sigma = log_sigma - 0.5 * np.exp(2.0 * log_sigma) / width**2
+        return log_prior(x, self.posterior) + of_sigma
+
     def divided_at(self, x: FloatArray, rng: np.random.Generator) -> Walkers:
         """Put walkers at points, shape (n, m), and tell prior and likelihood apart."""
-        whole = self.at(x, rng)
-        normal = rng.normal(size=(len(x), n_drawn(self.posterior)))
-        prior = complete_all(x, normal, self._uninformed, self._centre, self.posterior)[2]
+        whole, prior = self.at(x, rng), self.log_prior(x)
         possible = np.isfinite(prior) & np.isfinite(whole.log_likelihood)
         likelihood = np.full(len(x), -np.inf)
         likelihood[possible] = whole.log_likelihood[possible] - prior[possible]
