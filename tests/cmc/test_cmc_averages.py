@@ -197,7 +197,7 @@ def many_pairs(grouped, monkeypatch):
     """Few pairs count as many, and weights of importance sampling as bad."""
     monkeypatch.setattr(_passes, "_MOST_PAIRS", 0)
     # Sigma given 28 pairs is skewed more than given 120, which makes weights uneven.
-    loose = replace(_passes.THRESHOLDS, kish=200.0, ess=50.0, r_hat=1.05)
+    loose = replace(_passes.THRESHOLDS, k_hat=0.85, kish=100.0, ess=15.0, r_hat=1.05)
     monkeypatch.setattr(_passes, "THRESHOLDS", loose)
     weigh = _passes.ImportanceSampler.draws
 
@@ -221,7 +221,7 @@ def test_averages_take_over_where_there_are_many_pairs(independent, many_pairs, 
     stages = {e.stage for e in events if not isinstance(e, Message)}
     assert {"plain draws of averaged frames", "plain weights of all pairs"} <= stages
     monkeypatch.undo()
-    assert_means_agree(found.rows, analyse(fit, c2, CONFIG.cmc_config()).rows, sd=0.15)
+    assert_means_agree(found.rows, analyse(fit, c2, CONFIG.cmc_config()).rows, sd=0.2)
 
 
 def test_nuts_takes_over_where_averages_do_not_hold(independent, many_pairs, monkeypatch):

@@ -6,6 +6,8 @@ import json
 import math
 import os
 import pickle
+import threading
+import time
 from dataclasses import fields, is_dataclass, replace
 from enum import Enum
 
@@ -20,7 +22,7 @@ from heterodyne.data import from_arrays
 from heterodyne.io.run_folder import RunFolder
 from heterodyne.io.work_folder import Rules, WorkFolder
 from heterodyne.optimization.bind import bind, fit_scaled
-from heterodyne.optimization.cmc import _plan_file, _shard_task
+from heterodyne.optimization.cmc import _plan_file, _shard_plan, _shard_task
 from heterodyne.optimization.cmc._analysis import analyse
 from heterodyne.optimization.cmc._assign import Sharding
 from heterodyne.optimization.cmc._frame import Frame
@@ -198,6 +200,21 @@ def test_a_run_whose_shards_nobody_draws_can_go_on(measured, tmp_path):
     with pytest.raises(InterruptedRunError, match="the work was cancelled"):
         analysed(measured, elsewhere=elsewhere(tmp_path, cancelled))
     assert analysed(measured, elsewhere=elsewhere(tmp_path)).combination.failed == ()
+
+
+def test_workers_begin_when_the_code_is_compiled(measured, tmp_path):
+    compiled = threading.Event()
+
+    def slowly():
+        time.sleep(0.5)
+        compiled.set()
+
+    def begin(tasks):
+        assert compiled.is_set()
+        by_hand(tmp_path)(tasks)
+
+    _shard_plan._COMPILER.submit(slowly)
+    assert analysed(measured, elsewhere=elsewhere(tmp_path, begin)).combination.failed == ()
 
 
 def stop(tasks):

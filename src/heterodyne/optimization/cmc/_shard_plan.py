@@ -132,3 +132,9 @@ def compile_shards(problem: Problem) -> Future[None]:
     data = problem.data._replace(weights=problem.data.blocks)
     target = Target(data, jnp.asarray(1.0), None, 1.0)
     return compile_weights(posterior, target, partial(compile_in, _COMPILER))
+
+
+def await_compilation() -> None:
+    """Wait until the code that ``compile_shards`` asked for is kept, if it was called."""
+    # There is one thread, so that this comes last.
+    _COMPILER.submit(int).result()

@@ -24,7 +24,7 @@ from heterodyne.io.run_folder import SHARD_DATA, SHARD_PLAN, RunFolder
 from heterodyne.io.work_folder import Rules, Task, WorkFolder
 from heterodyne.optimization.cmc._passes import Keeper
 from heterodyne.optimization.cmc._plan_file import read_plan, write_plan
-from heterodyne.optimization.cmc._shard_plan import ShardPlan
+from heterodyne.optimization.cmc._shard_plan import ShardPlan, await_compilation
 from heterodyne.optimization.cmc._shard_store import run_keeper
 
 KIND = "shard"
@@ -68,6 +68,7 @@ class Elsewhere:
         """
         work = prepare_shards(plan, c2, self.folder, self.rules)
         if work.unsettled():
+            await_compilation()
             self.transport(list(work.tasks.values()))
         left = len(work.unsettled())
         if left:
