@@ -8,13 +8,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from benchmarks import gpu, kernel, memory, shards, whole
+from benchmarks import gpu, kernel, linear, memory, shards, whole
 from benchmarks.performance import PATH, Section, write
 
 SECTIONS: dict[str, Callable[[], list[Section]]] = {
     # First, for what runs in this process reserves the memory of a GPU.
     "gpu": gpu.sections,
     "kernel": lambda: [kernel.section()],
+    "linear": lambda: [linear.section()],
     "whole": lambda: [whole.section()],
     "memory": lambda: [memory.section()],
     "shards": lambda: [shards.section()],

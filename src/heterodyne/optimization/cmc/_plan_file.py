@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -96,4 +97,5 @@ def _adapter() -> Any:
 
 
 def _plain(value: Any) -> Any:
-    return value.value
+    """What JSON can hold of an enumeration or a NumPy number."""
+    return value.value if isinstance(value, Enum) else value.item()
