@@ -64,6 +64,7 @@ WORKERS = 2
 # Neighbouring times have similar ranks; more quantities than these are seldom out together.
 MANY = 6
 PROBABILITY = 0.99
+LEVELS = (0.5, 0.8, 0.9, 0.95)
 LOG_LIKELIHOOD = "log likelihood"
 COLUMNS = (
     "quantity", "all: p", "mean rank", "in 90 %", "converged: p", "mean rank", "in 90 %",
@@ -343,8 +344,19 @@ def accounts(found: Sequence[Mapping[str, Any]]) -> str:
         f"reference times. Engines: {', '.join(engines)}. Failed without draws: {failed}. In "
         f"{len(lost)} sets, {believed} of them converged, more than {MANY} quantities of the truth "
         f"lie beyond all draws, as where the truth is in a mode that was not drawn from. "
-        f"Machine: {machine()}."
+        f"On average over the quantities {held(ranked)}. Machine: {machine()}."
     )
+
+
+def held(sets: Sequence[Mapping[str, Any]]) -> str:
+    """Say how many truths central intervals hold; errors are those of the mean over the sets."""
+    ranks = (np.array([list(r["ranks"].values()) for r in sets]) + 0.5) / (N_RANKED + 1)
+    texts = []
+    for level in LEVELS:
+        inside = 100.0 * (np.abs(ranks - 0.5) < 0.5 * level).mean(axis=1)
+        error = inside.std(ddof=1) / np.sqrt(len(sets))
+        texts.append(f"{level:.0%} intervals hold {inside.mean():.1f} ± {error:.1f} %")
+    return ", ".join(texts)
 
 
 _TEXT = (

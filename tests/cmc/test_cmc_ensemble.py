@@ -31,7 +31,7 @@ from heterodyne._events import Message
 from heterodyne.config.parameter_space import ParameterSpace
 from heterodyne.core._jax import jnp
 from heterodyne.core.simulate import simulate_pairs
-from heterodyne.optimization.cmc import _importance, _linear, _passes
+from heterodyne.optimization.cmc import _ensemble, _importance, _linear, _passes
 from heterodyne.optimization.cmc._analysis import analyse
 from heterodyne.optimization.cmc._diagnostics import diagnose_walks
 from heterodyne.optimization.cmc._draws import Proposals, kish
@@ -275,7 +275,8 @@ def test_copies_of_few_points_are_covered():
         assert sum(c.share for c in found) == pytest.approx(1.0)
 
 
-def test_a_run_goes_on_to_the_same_draws_after_any_block(tmp_path):
+def test_a_run_goes_on_to_the_same_draws_after_any_block(tmp_path, monkeypatch):
+    monkeypatch.setattr(_ensemble, "_LOOK", 2)
     poor = points_around(coordinates_of(*FLAT), np.array([0.02, 2e2, 1e-3, 0.02]))
 
     def sampler():
@@ -313,16 +314,16 @@ def test_populations_and_blocks_are_counted():
     assert [float(e.detail["power of the likelihood"]) for e in rising] == pytest.approx(
         powers, rel=0.05
     )
-    # Four blocks of adaptation, and of draws as many as 81 steps need.
-    assert [event.done for event in counted] == list(range(9))
-    assert {event.total for event in counted} == {8}
+    # Eight blocks of adaptation, and sixteen of draws before the first look.
+    assert [event.done for event in counted] == list(range(25))
+    assert {event.total for event in counted} == {24}
 
 
 def test_it_ends_when_all_blocks_are_done():
     poor = points_around(coordinates_of(*FLAT), np.array([0.02, 2e2, 1e-3, 0.02]))
     sampler = EnsembleSampler(POSTERIOR, target_of(*FLAT), poor, seed=4, n_groups=2, n_steps=81)
     draws = drive(sampler, sampler.start(), never)
-    assert draws.walks.n_steps == 160
+    assert draws.walks.n_steps == 640
 
 
 @pytest.fixture(scope="module")
