@@ -51,7 +51,7 @@ _MOST_POWERS = 150
 _BLOCK, _KEEP, _ADAPTED = 40, 8, 8
 # Blocks of draws after which to look at them. Tails fill slowly, and in all groups alike, so that
 # R-hat does not see what is missing: intervals of 90 % were 6 % too narrow after 4 blocks of
-# adaptation and 2 of draws, and 5 % after 8 and 8.
+# adaptation and 2 of draws, 5 % after 8 and 8, and in slow cases 5 % after 8 and 16.
 _LOOK = 16
 # Kinds of steps, and their order.
 _DIFFERENCE, _INDEPENDENT, _RENEWED, _RESHAPED, _AXIS = range(5)
