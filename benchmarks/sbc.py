@@ -56,8 +56,8 @@ IMAGES = _ROOT / "docs" / "images"
 ANGLES = (-30.0, 15.0, 70.0)
 # Scales the prior of sigma in place of the noise seen in the data, which are not to inform it.
 NOISE = 0.01
-# Where NUTS does not converge it takes most of the time, and more draws seldom help.
-SETTINGS = (("num_samples", 400),)
+# Steps of walkers, or draws of NUTS, after which a set that has not converged is given up.
+SETTINGS = (("num_samples", 1600),)
 # Draws of a posterior that a truth is ranked among, far apart in chains.
 N_RANKED = 199
 WORKERS = 2
@@ -367,7 +367,7 @@ _TEXT = (
     "quantities does by chance. A mean rank is 0.5 where truths and draws agree; in 90 % is the "
     "share of truths in central 90 % intervals. A set that did not converge is one that the "
     "verdict tells not to believe; leaving such sets out selects truths, so ranks need not be "
-    "uniform then. NUTS draws {settings}."
+    "uniform then. Walkers step, and NUTS draws, {settings}."
 )
 
 

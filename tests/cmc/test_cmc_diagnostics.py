@@ -16,6 +16,7 @@ from heterodyne.optimization.cmc._diagnostics import (
     diagnose,
     diagnose_walks,
 )
+from heterodyne.optimization.cmc._draws import Walks
 
 CHAINS, DRAWS = 4, 500
 
@@ -131,7 +132,7 @@ def test_the_worse_of_two_passes_counts():
 
 
 def test_divergences_of_an_engine_without_trajectories_are_not_known():
-    walked = diagnose_walks({"a": correlated(0.0, 3, 4)}, 4)
+    walked = diagnose_walks({"a": correlated(0.0, 3, 4)}, Walks(4, 640, 3, (0.3,) * 5, growth=0.0))
     assert (walked.divergences, walked.divergent_share) == (None, 0.0)
     assert GOOD.joined(replace(GOOD, divergences=None)).divergences == 4
     assert walked.joined(walked).divergences is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache, partial
 
 import numpy as np
@@ -34,7 +35,7 @@ from heterodyne.core.simulate import simulate_pairs
 from heterodyne.optimization.cmc import _ensemble, _importance, _linear, _passes
 from heterodyne.optimization.cmc._analysis import analyse
 from heterodyne.optimization.cmc._diagnostics import diagnose_walks
-from heterodyne.optimization.cmc._draws import Proposals, kish
+from heterodyne.optimization.cmc._draws import Proposals, Walks, kish
 from heterodyne.optimization.cmc._engine import drive
 from heterodyne.optimization.cmc._ensemble import EnsembleSampler
 from heterodyne.optimization.cmc._frame import Frame
@@ -217,9 +218,39 @@ def test_r_hat_sees_walkers_that_drift_together():
     rng = np.random.default_rng(5)
     still = rng.normal(size=(2, 64, 8))
     drifting = still + 0.25 * np.arange(8)
-    found = diagnose_walks({"x": still.reshape(2, -1), "drift": drifting.reshape(2, -1)}, 128)
+    values = {"x": still.reshape(2, -1), "drift": drifting.reshape(2, -1)}
+    found = diagnose_walks(values, Walks(128, 64, 3, (0.3,) * 5, growth=0.0))
     assert found.r_hat["x"] < 1.01
     assert found.r_hat["drift"] > 1.1
+
+
+@pytest.mark.parametrize(("narrower", "settled"), [(0.8, False), (1.0, True)])
+def test_tails_that_all_groups_lack_are_seen_by_growth(narrower, settled):
+    rng = np.random.default_rng(6)
+    x = narrower * rng.normal(size=(1024, 3))
+    kept = []
+    for _ in range(80):
+        x = 0.98 * x + np.sqrt(1.0 - 0.98**2) * rng.normal(size=x.shape)
+        kept.append(x)
+    growth = _ensemble._growth(np.array(kept))
+    # Variances of such walkers come from the start to 1 as 0.98 to twice the number of steps.
+    variance = 1.0 - (1.0 - narrower**2) * 0.98 ** (2.0 * np.arange(1, 81))
+    earlier, later = variance[:40].mean(), variance[40:].mean()
+    assert growth == pytest.approx(0.5 * np.log(later / earlier), abs=0.015)
+    draws = np.array(kept)[40::5].transpose(2, 1, 0)
+    values = {f"x{k}": one.reshape(4, -1) for k, one in enumerate(draws)}
+    found = diagnose_walks(values, Walks(1024, 640, 3, (0.3,) * 5, growth))
+    assert found.worst_r_hat[1] < 1.01
+    assert found.mixed() == settled
+    assert found.joined(replace(found, growth=0.5)).growth == 0.5
+
+
+def test_growth_leaves_out_what_does_not_move():
+    kept = np.random.default_rng(7).normal(size=(40, 256, 2))
+    kept[20:] *= 1.1
+    kept[..., 1] = 3.0
+    assert _ensemble._growth(kept) == pytest.approx(np.log(1.1), abs=0.02)
+    assert np.isnan(_ensemble._growth(kept[:1]))
 
 
 def test_the_next_power_halves_the_worth_of_the_weights():

@@ -140,6 +140,18 @@ FAILURES = {
         "The energy moved too slowly (BFMI 0.20, needed 0.3): the tails are not explored.",
         None,
     ),
+    "growing": (
+        {"bfmi": (), "growth": 0.034},
+        "Intervals grew by 3.4% on average while the walkers moved (allowed 2%): they still "
+        "depend on where the walkers started.",
+        "Raise num_samples",
+    ),
+    "shrinking": (
+        {"bfmi": (), "growth": -0.05},
+        "Intervals shrank by 5.0% on average while the walkers moved (allowed 2%): they still "
+        "depend on where the walkers started.",
+        "Raise num_samples",
+    ),
     "constant": (
         {"r_hat": {"D0_ref": float("nan"), "v0": float("nan")}},
         "The chains disagree: R-hat of D0_ref is nan (allowed 1.01).",

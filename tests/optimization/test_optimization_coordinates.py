@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from functools import cache, partial
 
 import numpy as np
@@ -250,6 +253,25 @@ def test_walls_leave_the_inside_alone_and_keep_the_order():
 
 
 RIDGE = Ridge(ParameterSpace()["f0"], ParameterSpace()["f2"], 10.0)
+MOMENTS = """
+from heterodyne.config.parameter_space import ParameterSpace
+from heterodyne.optimization.coordinates.ridge import _grid, _moments
+space = ParameterSpace()
+print([_moments(space[name], _grid(space[name])) for name in ("f0", "f2")])
+"""
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two processors")
+def test_constants_of_compiled_code_do_not_depend_on_threads():
+    def printed(threads):
+        environment = {**os.environ, "OPENBLAS_NUM_THREADS": threads}
+        words = [sys.executable, "-c", MOMENTS]
+        done = subprocess.run(words, env=environment, check=True, capture_output=True, text=True)
+        return done.stdout
+
+    assert printed("1") == printed("2")
+
+
 ridge_forward = jax.jit(RIDGE.forward)
 
 

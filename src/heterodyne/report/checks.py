@@ -57,6 +57,8 @@ def checks(summary: Mapping[str, Any]) -> list[Check]:
          limits.get("k_hat"), Rounding(2), True),
         ("Independent draws that the weights are worth", "worth of the weights", s.get("kish"),
          limits.get("kish"), count, False),
+        ("Change of the widths of intervals while walkers moved", "change of widths",
+         _size(s.get("growth")), limits.get("growth"), significant, True),
         ("Smallest BFMI (steps in energy)", "BFMI", s.get("bfmi_min"), limits.get("bfmi"),
          significant, False),
         ("Divergences (places where the sampler failed)", "divergences", s.get("divergences"),
@@ -67,6 +69,10 @@ def checks(summary: Mapping[str, Any]) -> list[Check]:
         for words, short, value, limit, write, above in listed
         if known(value)
     ]
+
+
+def _size(change: Any) -> Any:
+    return abs(change) if known(change) else change
 
 
 def _most_divergences(s: Mapping[str, Any], limits: Mapping[str, Any]) -> int:

@@ -16,7 +16,7 @@ from scipy.special import ndtri
 
 from heterodyne._typing import FloatArray
 from heterodyne.config.cmc import CMCConfig
-from heterodyne.optimization.cmc._draws import Proposals
+from heterodyne.optimization.cmc._draws import Proposals, Walks
 from heterodyne.optimization.cmc._statistics import array_stats
 
 
@@ -31,6 +31,7 @@ class Thresholds:
         divergent_share: Largest share of divergent draws.
         k_hat: Pareto shape of importance weights, which must lie below.
         kish: Smallest number of independent draws that importance weights are worth.
+        growth: Largest mean change of the log of widths of intervals while walkers walk.
     """
 
     r_hat: float = 1.01
@@ -39,6 +40,7 @@ class Thresholds:
     divergent_share: float = 0.001
     k_hat: float = 0.7
     kish: float = 1000.0
+    growth: float = 0.02
 
 
 THRESHOLDS = Thresholds()
@@ -73,6 +75,8 @@ class Diagnosis:
         k_hat: Pareto shape of importance weights; None without them.
         kish: Number of independent draws that the weights are worth; None without them, or
             where effective numbers of draws are enough to go by.
+        growth: How far intervals still grew or shrank while walkers walked, as ``Walks.growth``;
+            None for another engine.
     """
 
     r_hat: Mapping[str, float]
@@ -83,6 +87,7 @@ class Diagnosis:
     n_draws: int
     k_hat: float | None = None
     kish: float | None = None
+    growth: float | None = None
 
     @property
     def worst_r_hat(self) -> tuple[str, float]:
@@ -120,6 +125,7 @@ class Diagnosis:
             self.n_draws + other.n_draws,
             _known(self.k_hat, other.k_hat, max),
             _known(self.kish, other.kish, min),
+            _known(self.growth, other.growth, _farther),
         )
 
     def after(self, walks: Diagnosis) -> Diagnosis:
@@ -140,12 +146,13 @@ class Diagnosis:
         )
 
     def mixed(self, limits: Thresholds = THRESHOLDS) -> bool:
-        """Whether R-hat, effective numbers of draws and weights reach the limits."""
+        """Whether R-hat, effective numbers, weights and widths of intervals reach the limits."""
         return (
             self.worst_r_hat[1] <= limits.r_hat
             and self.worst_ess_bulk[1] >= limits.ess
             and self.worst_ess_tail[1] >= limits.ess
             and self.well_weighted(limits)
+            and self.settled(limits)
         )
 
     def well_weighted(self, limits: Thresholds = THRESHOLDS) -> bool:
@@ -153,6 +160,10 @@ class Diagnosis:
         if self.k_hat is None:
             return True
         return self.k_hat < limits.k_hat and (self.kish is None or self.kish >= limits.kish)
+
+    def settled(self, limits: Thresholds = THRESHOLDS) -> bool:
+        """Whether intervals of walkers, if there are any, have stopped growing."""
+        return self.growth is None or abs(self.growth) <= limits.growth
 
     def passed(self, limits: Thresholds = THRESHOLDS) -> bool:
         """Whether every limit is reached."""
@@ -175,6 +186,10 @@ def _known(
     if first is None or second is None:
         return second if first is None else first
     return pick(first, second)
+
+
+def _farther(first: float, second: float) -> float:
+    return max(first, second, key=abs)
 
 
 def _extreme(values: Mapping[str, float], position: Callable[..., Any]) -> tuple[str, float]:
@@ -201,25 +216,27 @@ def diagnose(
     return Diagnosis(r_hat, bulk, tail, bfmi(energy), int(np.sum(diverging)), energy.size)
 
 
-def diagnose_walks(values: Mapping[str, FloatArray], n_walkers: int) -> Diagnosis:
+def diagnose_walks(values: Mapping[str, FloatArray], walks: Walks) -> Diagnosis:
     """Measure convergence of groups of walkers.
 
     R-hat compares groups, and within them early with late draws of all walkers: halves of the
-    walkers would hide that all of them drift.
+    walkers would hide that all of them drift. It does not see tails that all of them still
+    lack; whether intervals grow does.
 
     Args:
         values: Draws by name, shape (groups, draws) each, those of a walker side by side.
-        n_walkers: Number of walkers of all groups.
+        walks: What was recorded of them.
     """
     r_hat, bulk, tail = {}, {}, {}
     for name, x in values.items():
         if _constant(x):
             r_hat[name], bulk[name], tail[name] = _NONE
             continue
-        by_walker = x.reshape(x.shape[0], n_walkers // x.shape[0], -1)
+        by_walker = x.reshape(x.shape[0], walks.n_walkers // x.shape[0], -1)
         r_hat[name] = _r_hat(by_walker.swapaxes(1, 2).reshape(x.shape))
         bulk[name], tail[name] = _effective(x)
-    return Diagnosis(r_hat, bulk, tail, (), None, next(iter(values.values())).size)
+    n_draws = next(iter(values.values())).size
+    return Diagnosis(r_hat, bulk, tail, (), None, n_draws, growth=walks.growth)
 
 
 def diagnose_weighted(

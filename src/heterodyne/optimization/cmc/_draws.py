@@ -98,12 +98,15 @@ class Walks:
         n_powers: Powers of the likelihood between prior and posterior.
         acceptance: Share of accepted steps: along differences, from the mixture, from the
             priors, of shapes from the priors, and along axes.
+        growth: Mean change of the log of the widths of central 90 % intervals of the
+            coordinates, from the earlier to the later half of the blocks.
     """
 
     n_walkers: int
     n_steps: int
     n_powers: int
     acceptance: tuple[float, ...]
+    growth: float
 
 
 AVERAGED = "ensemble of averaged frames"

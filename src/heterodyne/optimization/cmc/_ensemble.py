@@ -50,8 +50,7 @@ _MOST_POWERS = 150
 # Steps of a block, after how many of them walkers are kept, and blocks of adaptation.
 _BLOCK, _KEEP, _ADAPTED = 40, 8, 8
 # Blocks of draws after which to look at them. Tails fill slowly, and in all groups alike, so that
-# R-hat does not see what is missing: intervals of 90 % were 6 % too narrow after 4 blocks of
-# adaptation and 2 of draws, 5 % after 8 and 8, and in slow cases 5 % after 8 and 16.
+# R-hat does not see what is missing; halves of that many blocks tell whether intervals grow.
 _LOOK = 16
 # Kinds of steps, and their order.
 _DIFFERENCE, _INDEPENDENT, _RENEWED, _RESHAPED, _AXIS = range(5)
@@ -65,6 +64,8 @@ _BROAD = 0.05
 _EVENLY = 0.25
 # Points that stand for weighted ones.
 _PICKED = 2000
+# Interval whose width shows whether tails are still filling.
+_CENTRAL = (0.05, 0.95)
 # Most draws of each walker.
 _MOST_KEPT = 16
 
@@ -293,6 +294,7 @@ class EnsembleSampler:
             n_steps=_BLOCK * state.n_blocks,
             n_powers=state.started - 2,
             acceptance=tuple((done / proposed).tolist()),
+            growth=_growth(state.kept),
         )
         return Draws(in_groups(state.kept), in_groups(state.log_density), walks=walks)
 
@@ -335,6 +337,20 @@ def _recorded(state: EnsembleState, kept: list[Walkers], counts: FloatArray) -> 
         y = np.concatenate([state.kept, y])
         log_density = np.concatenate([state.log_density, log_density])
     return state._replace(kept=y, log_density=log_density, accepted=state.accepted + counts)
+
+
+def _growth(kept: FloatArray) -> float:
+    """Mean change of the log of widths of intervals from earlier to later draws, (k, n, d)."""
+    half = len(kept) // 2
+    if half == 0:
+        return float("nan")
+    ends = [
+        np.quantile(part.reshape(-1, kept.shape[2]), _CENTRAL, axis=0)
+        for part in (kept[:half], kept[half:])
+    ]
+    earlier, later = (high - low for low, high in ends)
+    known = (earlier > 0) & (later > 0)
+    return float(np.log(later[known] / earlier[known]).mean())
 
 
 def _as_arrays(name: str, mixture: Mixture) -> dict[str, FloatArray]:

@@ -231,7 +231,7 @@ class Drawing:
         seen = draws.proposals
         if seen is None:
             assert draws.walks is not None
-            return Sampled(draws, quantities, diagnose_walks(values, draws.walks.n_walkers))
+            return Sampled(draws, quantities, diagnose_walks(values, draws.walks))
         of_points = Quantities.of(self.posterior, seen.y[None], self.derived).all()
         points = {name: x[0] for name, x in of_points.items()} | {"log density": seen.log_density}
         return Sampled(draws, quantities, diagnose_weighted(values, points, seen))

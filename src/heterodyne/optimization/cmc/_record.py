@@ -153,6 +153,7 @@ def _walks(w: Walks) -> dict[str, Any]:
         "acceptance_of_prior": renewed,
         "acceptance_of_shapes": reshaped,
         "acceptance_of_axes": axes,
+        "growth": w.growth,
     }
 
 

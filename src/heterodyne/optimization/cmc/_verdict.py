@@ -127,6 +127,12 @@ def _convergence(d: Diagnosis, limits: Thresholds) -> Iterator[str]:
             f"Pareto k-hat {d.k_hat:.2f} (needed below {limits.k_hat:g}), worth {d.kish:.0f} "
             f"independent draws (needed {limits.kish:g})."
         )
+    if d.growth is not None and not d.settled(limits):
+        yield (
+            f"Intervals {'grew' if d.growth > 0 else 'shrank'} by {abs(d.growth):.1%} on average "
+            f"while the walkers moved (allowed {limits.growth:.0%}): they still depend on where "
+            "the walkers started."
+        )
     if d.divergences:
         allowed = d.divergent_share <= limits.divergent_share
         yield (

@@ -98,5 +98,7 @@ def _moments(parameter: Parameter, values: FloatArray) -> tuple[float, float]:
     weight = np.exp(-0.5 * ((axis - prior.loc) / prior.scale) ** 2)
     weight = weight / x if lognormal else weight
     weight /= weight.sum()
-    mean = float(weight @ values)
-    return mean, float(np.sqrt(weight @ (values - mean) ** 2))
+    # These are constants of compiled code, and products of vectors depend on the number of threads:
+    # workers would compile anew what the run has compiled.
+    mean = float((weight * values).sum())
+    return mean, float(np.sqrt((weight * (values - mean) ** 2).sum()))
