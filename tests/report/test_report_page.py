@@ -291,6 +291,18 @@ def test_weighted_points_are_explained(copy):
     assert "✗ fails" in kish
 
 
+@pytest.mark.parametrize(("growth", "verdict"), [(-0.05, "✗ fails"), (0.01, "✓ passes")])
+def test_intervals_that_grow_or_shrink_while_walkers_move_fail(copy, growth, verdict):
+    def walk(summary):
+        summary["sampler"] |= {"engine": "ensemble", "growth": growth}
+        summary["thresholds"]["growth"] = 0.02
+
+    change(copy, "summary.json", walk)
+    (row,) = re.findall("<tr><th[^>]*>Change of the widths.*?</tr>", render(read(copy)))
+    assert verdict in row
+    assert "at most 0.02" in row
+
+
 def test_averaged_frames_are_explained(copy):
     def averaged(summary):
         summary["sampler"] |= {"engine": "ensemble of averaged frames", "k_hat": 0.2}

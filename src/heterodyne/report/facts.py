@@ -95,10 +95,11 @@ def _how_it_works(s: Mapping[str, Any]) -> Iterator[str]:
             "step, and so is f2 where f0 varies too."
         )
         yield (
-            "If groups of different starts describe the same values, early and late (R-hat), and "
-            "their draws are worth enough independent ones (effective draws), the result does not "
-            "depend on where walkers started. Draws from before mixture and differences were "
-            "settled are not used."
+            "If groups of different starts describe the same values, early and late (R-hat), their "
+            "draws are worth enough independent ones (effective draws), and intervals no longer "
+            "grow or shrink, the result does not depend on where walkers started. R-hat alone does "
+            "not see tails that all groups still lack. Draws from before mixture and differences "
+            "were settled are not used."
         )
     if "averaged" in str(s.get("engine") or ""):
         yield (
