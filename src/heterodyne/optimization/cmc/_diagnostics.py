@@ -40,7 +40,7 @@ class Thresholds:
     divergent_share: float = 0.001
     k_hat: float = 0.7
     kish: float = 1000.0
-    growth: float = 0.02
+    growth: float = 0.03
 
 
 THRESHOLDS = Thresholds()

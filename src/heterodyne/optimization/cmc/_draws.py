@@ -99,7 +99,7 @@ class Walks:
         acceptance: Share of accepted steps: along differences, from the mixture, from the
             priors, of shapes from the priors, and along axes.
         growth: Mean change of the log of the widths of central 90 % intervals of the
-            coordinates, from the earlier to the later half of the blocks.
+            coordinates, from the second quarter of the blocks to the later half.
     """
 
     n_walkers: int

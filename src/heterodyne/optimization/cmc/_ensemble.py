@@ -50,7 +50,7 @@ _MOST_POWERS = 150
 # Steps of a block, after how many of them walkers are kept, and blocks of adaptation.
 _BLOCK, _KEEP, _ADAPTED = 40, 8, 8
 # Blocks of draws after which to look at them. Tails fill slowly, and in all groups alike, so that
-# R-hat does not see what is missing; halves of that many blocks tell whether intervals grow.
+# R-hat does not see what is missing; parts of that many blocks tell whether intervals grow.
 _LOOK = 16
 # Kinds of steps, and their order.
 _DIFFERENCE, _INDEPENDENT, _RENEWED, _RESHAPED, _AXIS = range(5)
@@ -340,13 +340,16 @@ def _recorded(state: EnsembleState, kept: list[Walkers], counts: FloatArray) -> 
 
 
 def _growth(kept: FloatArray) -> float:
-    """Mean change of the log of widths of intervals from earlier to later draws, (k, n, d)."""
+    """Mean change of the log of widths of intervals on the way to the draws, (k, n, d)."""
     half = len(kept) // 2
-    if half == 0:
+    # What the later half lacks is about what it has gained on the quarter before it; the first
+    # quarter still shows the start.
+    before = kept[half // 2 : half]
+    if len(before) == 0:
         return float("nan")
     ends = [
         np.quantile(part.reshape(-1, kept.shape[2]), _CENTRAL, axis=0)
-        for part in (kept[:half], kept[half:])
+        for part in (before, kept[half:])
     ]
     earlier, later = (high - low for low, high in ends)
     known = (earlier > 0) & (later > 0)

@@ -47,6 +47,8 @@ _REFINED_STAGES = 1
 # In simulations intervals were too narrow with weights near the limit, where priors set the
 # tails, so that adaptation goes on while points are cheap.
 _STRICT = replace(THRESHOLDS, k_hat=0.5)
+# Walkers that have enough draws go on until intervals change by no more than their noise.
+_STEADY = replace(THRESHOLDS, growth=0.015)
 # Most pairs with which points are cheap, and for ensemble sampling; with more, gradients pay.
 _CHEAP_PAIRS, _MOST_PAIRS = 100_000, 500_000
 # Draws given averages that are weighed by all pairs: at first, and if these are not enough.
@@ -194,7 +196,7 @@ class Drawing:
             frames=frames,
             stage=stage,
         )
-        return self._driven(name, walk, walk.start)
+        return self._driven(name, walk, walk.start, _STEADY)
 
     def _driven(
         self,

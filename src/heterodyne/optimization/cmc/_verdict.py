@@ -130,7 +130,7 @@ def _convergence(d: Diagnosis, limits: Thresholds) -> Iterator[str]:
     if d.growth is not None and not d.settled(limits):
         yield (
             f"Intervals {'grew' if d.growth > 0 else 'shrank'} by {abs(d.growth):.1%} on average "
-            f"while the walkers moved (allowed {limits.growth:.0%}): they still depend on where "
+            f"while the walkers moved (allowed {limits.growth:.1%}): they still depend on where "
             "the walkers started."
         )
     if d.divergences:
