@@ -32,7 +32,7 @@ from heterodyne._events import Message
 from heterodyne.config.parameter_space import ParameterSpace
 from heterodyne.core._jax import jnp
 from heterodyne.core.simulate import simulate_pairs
-from heterodyne.optimization.cmc import _ensemble, _importance, _linear, _passes
+from heterodyne.optimization.cmc import _ensemble, _importance, _linear, _passes, _record
 from heterodyne.optimization.cmc._analysis import analyse
 from heterodyne.optimization.cmc._diagnostics import diagnose_walks
 from heterodyne.optimization.cmc._draws import Proposals, Walks, kish
@@ -378,6 +378,9 @@ def test_walkers_go_on_while_intervals_grow(independent, monkeypatch):
         found = analyse(fit, c2, config)
         assert found.draws.walks.n_steps == 40 * n_blocks
         assert found.diagnosis.passed() == passed
+    # The record tells what the verdict goes by, whichever pass it is of.
+    worse = replace(found, diagnosis=replace(found.diagnosis, growth=0.5))
+    assert _record._sampler_health(worse, 0.0)["growth"] == 0.5
 
 
 def test_ensembles_take_over_where_weights_are_bad(independent, monkeypatch):

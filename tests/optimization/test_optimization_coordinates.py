@@ -252,7 +252,6 @@ def test_walls_leave_the_inside_alone_and_keep_the_order():
     np.testing.assert_allclose(numeric[near], np.exp(log_slope[near]), atol=2e-3)
 
 
-RIDGE = Ridge(ParameterSpace()["f0"], ParameterSpace()["f2"], 10.0)
 MOMENTS = """
 from heterodyne.config.parameter_space import ParameterSpace
 from heterodyne.optimization.coordinates.ridge import _grid, _moments
@@ -272,6 +271,7 @@ def test_constants_of_compiled_code_do_not_depend_on_threads():
     assert printed("1") == printed("2")
 
 
+RIDGE = Ridge(ParameterSpace()["f0"], ParameterSpace()["f2"], 10.0)
 ridge_forward = jax.jit(RIDGE.forward)
 
 

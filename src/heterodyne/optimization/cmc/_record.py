@@ -123,6 +123,8 @@ def _sampler_health(analysis: Analysis, fit_seconds: float) -> dict[str, Any]:
     }
     if d.k_hat is not None:
         found |= {"k_hat": d.k_hat, "kish": d.kish}
+    if d.growth is not None:
+        found["growth"] = d.growth
     if draws.proposals is not None:
         found |= {"points": len(draws.proposals.weights), "rounds": draws.proposals.rounds}
     if d.divergences is not None:
@@ -153,7 +155,6 @@ def _walks(w: Walks) -> dict[str, Any]:
         "acceptance_of_prior": renewed,
         "acceptance_of_shapes": reshaped,
         "acceptance_of_axes": axes,
-        "growth": w.growth,
     }
 
 
