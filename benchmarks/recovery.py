@@ -114,7 +114,7 @@ def bound(experiment: Experiment, c2: FloatArray) -> Problem:
     data = pack_pairs(c2, experiment.t, experiment.q, experiment.dt, experiment.phi)
     space = ParameterSpace()
     scaling = Scaling.of(ScalingMode.INDIVIDUAL, space, len(experiment.phi))
-    return Problem(data, PhysicsCoordinates.of(space, experiment.t), scaling)
+    return Problem(data, PhysicsCoordinates.of(space, experiment.t, phi=experiment.phi), scaling)
 
 
 def recover(seed: int, config: NLSQConfig | None = None) -> Outcome:

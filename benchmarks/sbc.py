@@ -112,7 +112,7 @@ class Study:
     def posterior(self) -> Posterior:
         """Map and density of the unknowns."""
         scaling = Scaling.of(ScalingMode.INDIVIDUAL, self.space, len(ANGLES))
-        return Posterior(PhysicsCoordinates.of(self.space, self.times), scaling)
+        return Posterior(PhysicsCoordinates.of(self.space, self.times, phi=ANGLES), scaling)
 
     @property
     def derived(self) -> Derived:

@@ -12,14 +12,20 @@ import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.memory import peak
 from benchmarks.performance import Section, machine
+from benchmarks.runs import prepare
 
 # Angles, frames, and whether a second process and a second data set are measured too.
 SIZES = ((3, 183, True), (3, 1001, True), (23, 1001, False))
+# Frames at one angle, read from a file by the command line.
+FILES = (4000, 14_000)
+ANGLE, SIGMA = "0", "0.02"
 
 
 def worker(n_angles: int, n_frames: int, repeats: int) -> None:
@@ -48,6 +54,7 @@ def worker(n_angles: int, n_frames: int, repeats: int) -> None:
             "r_hat": d.worst_r_hat[1],
             "ess": d.worst_ess_bulk[1],
             "gib": peak,
+            "converged": found.verdict.converged,
         }
         print(json.dumps(line), flush=True)
 
@@ -60,6 +67,26 @@ def measured(n_angles: int, n_frames: int, cache: str, repeats: int) -> list[dic
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
 
+def from_file(n_frames: int) -> dict[str, Any]:
+    """Run ``heterodyne sample`` on a file with independent errors."""
+    with tempfile.TemporaryDirectory(prefix="heterodyne-whole-") as folder:
+        base = Path(folder)
+        prepare(base, n_frames, ["--angle", ANGLE, "--independent-errors", SIGMA])
+        started = time.monotonic()
+        used = peak(base, "sample", "run.yaml", "--set", "output.directory=results")
+        seconds = time.monotonic() - started
+        summary = json.loads((base / "results" / "summary.json").read_text(encoding="utf-8"))
+    health = summary["sampler"]
+    return {
+        "seconds": seconds,
+        "engine": health["engine"],
+        "r_hat": health["r_hat_max"],
+        "ess": health["ess_bulk_min"],
+        "gib": used / 2**30,
+        "converged": summary["verdict"]["converged"],
+    }
+
+
 def section() -> Section:
     """Measure all sizes."""
     rows = []
@@ -69,20 +96,26 @@ def section() -> Section:
             if more:
                 found += measured(n_angles, n_frames, cache, 2)
         for how, x in zip(("empty cache", "warm cache", "same process"), found, strict=False):
-            rows.append(
-                [f"{n_angles} x {n_frames}", how, f"{x['seconds']:.1f}", x["engine"],
-                 f"{x['r_hat']:.3f}", f"{x['ess']:.0f}", f"{x['gib']:.2f}"]
-            )  # fmt: skip
-            print(" | ".join(rows[-1]), flush=True)
+            rows.append(_row(f"{n_angles} x {n_frames}", how, x))
+    rows += [_row(f"1 x {n}, file", "empty cache", from_file(n)) for n in FILES]
     return Section(
         "Whole runs",
         "Seconds from the start of a process to judged draws with the default engine, import "
         "of the package, fit and compilation included, simulation of the data (independent "
         "errors) not; *same process* is another data set of the same shape in a process that "
-        f"has analysed one before. Machine: {machine()}.",
-        ["angles x frames", "compiled code", "s", "engine", "R-hat", "bulk ESS", "memory, GiB"],
+        "has analysed one before; *file* is `heterodyne sample` on a file of "
+        f"`heterodyne simulate`, to the written report. Machine: {machine()}.",
+        ["angles x frames", "compiled code", "s", "engine", "R-hat", "bulk ESS", "memory, GiB",
+         "converged"],
         rows,
-    )
+    )  # fmt: skip
+
+
+def _row(size: str, how: str, x: dict[str, Any]) -> list[str]:
+    cells = [size, how, f"{x['seconds']:.1f}", x["engine"], f"{x['r_hat']:.3f}",
+             f"{x['ess']:.0f}", f"{x['gib']:.2f}", "yes" if x["converged"] else "no"]  # fmt: skip
+    print(" | ".join(cells), flush=True)
+    return cells
 
 
 if __name__ == "__main__":

@@ -32,13 +32,16 @@ T = 0.1 * np.arange(1.0, 61.0)
 FRACTION = {"f1": {"prior": {"mean": 0.0, "std": 0.2}}, "f2": {"prior": {"mean": 0.0, "std": 6.0}}}
 
 
-def posterior_of(*fixed):
+def posterior_of(*fixed, phi=None):
     space = ParameterSpace.from_config({"fraction": FRACTION}).fix(*fixed)
     scaling = Scaling.of(ScalingMode.INDIVIDUAL, space, 2)
-    return Posterior(PhysicsCoordinates.of(space, T), scaling)
+    return Posterior(PhysicsCoordinates.of(space, T, phi=phi), scaling)
 
 
 WHOLE = posterior_of()
+# With coordinates of the velocity that depend on the flow angle.
+ALONG = posterior_of(phi=60.0)
+EITHER = pytest.mark.parametrize("posterior", [WHOLE, ALONG], ids=["flow", "axis"])
 
 
 def points(posterior, n, seed=0):
@@ -79,12 +82,19 @@ def test_without_a_ridge_the_prior_density_is_that_of_all_coordinates():
         assert found == pytest.approx(float(prior(parameters[chart.indices]) + log_det), abs=1e-9)
 
 
-def test_one_group_changes_and_the_proposal_has_the_density_of_the_prior():
-    x = points(WHOLE, 300)
-    new, ratio = renewed(x, WHOLE, np.random.default_rng(1))
-    np.testing.assert_allclose(ratio, log_prior(x, WHOLE) - log_prior(new, WHOLE), atol=1e-9)
-    names = [n for n in WHOLE.coordinates.names if n != "f2"]
-    changed = {tuple(n for n, c in zip(names, row, strict=False) if c) for row in new != x}
+@EITHER
+def test_one_group_changes_and_the_proposal_has_the_density_of_the_prior(posterior):
+    x = points(posterior, 300)
+    new, ratio = renewed(x, posterior, np.random.default_rng(1))
+    expected = log_prior(x, posterior) - log_prior(new, posterior)
+    np.testing.assert_allclose(ratio, expected, atol=1e-9)
+    names = [n for n in posterior.coordinates.names if n != "f2"]
+    forward = jax.jit(jax.vmap(posterior.coordinates.forward))
+    place = posterior.coordinates.names.index("f2")
+    old, now = (np.asarray(forward(np.insert(z[:, :-1], place, 0.0, axis=1))[0]) for z in (x, new))
+    columns = [PHYSICS_PARAM_NAMES.index(n) for n in names]
+    moved = ~np.isclose(old, now, rtol=1e-9, atol=1e-7)[:, columns]
+    changed = {tuple(n for n, c in zip(names, row, strict=True) if c) for row in moved}
     assert changed == {tuple(n for n in names if n in group) for group in _GROUPS}
 
 
@@ -96,20 +106,23 @@ def prior_columns(posterior, x, rng, n=2000):
         yield name, x[:, column], expected[:, chart.names.index(name)]
 
 
-def test_without_data_walkers_follow_the_priors(monkeypatch):
+@EITHER
+def test_without_data_walkers_follow_the_priors(posterior, monkeypatch):
     # What counts is prior times proposal, the ratio of which is 1.
     monkeypatch.setattr(_renewal, "log_prior", lambda x, posterior: np.zeros(len(x)))
     rng = np.random.default_rng(2)
-    x = points(WHOLE, 2000)
+    x = points(posterior, 2000)
     for _ in range(40):
-        x = renewed(x, WHOLE, rng)[0]
-    for name, found, known in prior_columns(WHOLE, x, rng):
+        x = renewed(x, posterior, rng)[0]
+    for name, found, known in prior_columns(posterior, x, rng):
         assert stats.ks_2samp(found, known).pvalue > 1e-4, name
 
 
-@pytest.mark.parametrize("fixed", [(), ("f2",)], ids=["ridge", "f2 fixed"])
-def test_new_shapes_leave_draws_from_the_priors_what_they_are(fixed):
-    posterior = posterior_of(*fixed)
+@pytest.mark.parametrize("step", [reshaped, renewed])
+@pytest.mark.parametrize(
+    "posterior", [WHOLE, ALONG, posterior_of("f2")], ids=["flow", "axis", "f2 fixed"]
+)
+def test_steps_leave_draws_from_the_priors_what_they_are(posterior, step):
     rng = np.random.default_rng(3)
     chart, n = posterior.coordinates, 1024
     y = np.zeros((n, posterior.size))
@@ -118,7 +131,7 @@ def test_new_shapes_leave_draws_from_the_priors_what_they_are(fixed):
     x = x[np.isfinite(x).all(axis=1) & np.isfinite(log_prior(x, posterior))]
     moved = np.zeros(len(x), int)
     for _ in range(6):
-        new, ratio = reshaped(x, posterior, rng)
+        new, ratio = step(x, posterior, rng)
         gain = log_prior(new, posterior) - log_prior(x, posterior) + ratio
         taken = (np.log(rng.random(len(x))) < gain) & (new != x).any(axis=1)
         x, moved = np.where(taken[:, None], new, x), moved + taken

@@ -33,7 +33,11 @@ SUBSETS = {
     "f0 and exponents": ("f0", "alpha_ref", "beta", "D_offset_sample"),
     "f2 and prefactors": ("f2", "D0_ref", "v_offset", "phi0"),
     "f1 and offsets": ("f1", "D_offset_ref", "v0", "beta", "v_offset"),
+    "v0 and beta": ("v0", "beta"),
 }
+# So that the velocity is projected.
+PHI = {"nothing": 20.0, "f0 and exponents": -50.0, "v0 and beta": 35.0}
+ALONG = {fixed: PHI.get(name) for name, fixed in SUBSETS.items()}
 # These compile in a third of the time, which is most of the time here.
 EVERY_SUBSET = pytest.mark.parametrize("fixed", SUBSETS.values(), ids=SUBSETS.keys())
 
@@ -41,7 +45,7 @@ EVERY_SUBSET = pytest.mark.parametrize("fixed", SUBSETS.values(), ids=SUBSETS.ke
 @cache
 def coordinates_without(*fixed):
     space = ParameterSpace().with_values({"f2": T.mean()})
-    return PhysicsCoordinates.of(space.fix(*fixed), T)
+    return PhysicsCoordinates.of(space.fix(*fixed), T, phi=ALONG.get(fixed))
 
 
 def limits(space):
@@ -176,6 +180,67 @@ def test_images_lie_inside_the_bounds(fixed):
         inside = (low - room < parameters) & (parameters < high + room)
         np.testing.assert_array_equal(inside[allowed][:, varying], True)
         assert np.isfinite(gradient[allowed]).all()
+
+
+def test_the_axis_is_the_direction_that_angles_have_in_common():
+    def axis(*phi, fixed=()):
+        return PhysicsCoordinates.of(ParameterSpace().fix(*fixed), T, phi=phi).axis
+
+    assert axis(30.0) == pytest.approx(30.0)
+    assert axis(10.0, 30.0) == pytest.approx(20.0)
+    # A direction and its opposite see the same.
+    assert axis(10.0, -150.0) == pytest.approx(20.0)
+    assert axis(0.0, 60.0, 120.0) is None
+    assert axis(85.0) is None
+    assert axis(71.0) is None
+    assert axis(30.0, fixed=("phi0",)) is None
+    assert PhysicsCoordinates.of(ParameterSpace(), T).axis is None
+
+
+def test_flow_angle_and_velocity_that_one_detector_angle_does_not_tell_apart_share_coordinates():
+    coordinates = coordinates_without()
+    p = np.array([coordinates.space[n].value for n in PHYSICS_PARAM_NAMES])
+    p[[INDEX[n] for n in ("v0", "beta", "v_offset")]] = 800.0, -0.3, 5.0
+    phi, seen = PHI["nothing"], []
+    for phi0 in (-8.0, 0.0, 6.0):
+        at = p.copy()
+        at[INDEX["phi0"]] = phi0
+        scale = np.cos(np.deg2rad(phi)) / np.cos(np.deg2rad(phi + phi0))
+        at[[INDEX["v0"], INDEX["v_offset"]]] *= scale
+        seen.append(np.asarray(coordinates.inverse(at))[[INDEX[n] for n in CURVES[2]]])
+    # Walls of bounds on v_offset are felt a little; without an axis these differ by 4 %.
+    np.testing.assert_allclose(seen[1:], [seen[0]] * 2, rtol=2e-3)
+
+
+def test_coordinates_along_the_flow_are_those_without_an_axis():
+    coordinates = coordinates_without()
+    plain = PhysicsCoordinates.of(coordinates.space, T)
+    points = special_points(coordinates.space)
+    y, expected = jax.vmap(coordinates.inverse)(points), jax.vmap(plain.inverse)(points)
+    along = jax.vmap(coordinates.of_flow)(y)
+    np.testing.assert_allclose(along, expected, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(jax.vmap(coordinates.of_axis)(along), y, rtol=1e-9, atol=1e-9)
+
+
+def test_a_fraction_that_dies_out_early_is_held_where_it_is_seen():
+    # exp(-4 t) at mid-window is e**-40 of what it is at the start, where the data see it.
+    coordinates = coordinates_without()
+    parameters = np.array([coordinates.space[n].value for n in PHYSICS_PARAM_NAMES])
+    parameters[[INDEX[n] for n in ("f0", "f1", "f2", "f3")]] = 0.5, -4.0, 0.0, 0.3
+    y = coordinates.inverse(parameters)
+    names = list(coordinates.names)
+
+    def start(step):
+        moved = y.at[names.index("f0")].add(step)
+        p = coordinates.forward(moved)[0]
+        f0, f1, f2, f3 = (p[INDEX[n]] for n in ("f0", "f1", "f2", "f3"))
+        return f0 * jnp.exp(f1 * (T.mean() - T.std() - f2)), f1, f3
+
+    # Another amplitude at mid-window changes the rate, and nothing at the first knot.
+    seen, rate, level = (np.asarray(x) for x in jax.vmap(start)(jnp.linspace(-1.0, 1.0, 9)))
+    np.testing.assert_allclose(seen, 0.5 * np.exp(-4.0 * (T.mean() - T.std())), rtol=0.01)
+    np.testing.assert_allclose(level, 0.3, rtol=0.01)
+    assert np.ptp(rate) > 0.3
 
 
 @given(st.lists(st.floats(0.001, 0.999), min_size=14, max_size=14))

@@ -50,12 +50,11 @@ def bind(
     """
     mode = per_angle_mode
     mode = mode if isinstance(mode, ScalingMode) else ScalingMode.parse(mode)
-    packed = pack_pairs(
-        data.c2, data.t, data.q, data.dt, _angles(data), mask=np.asarray(data.frame_mask)
-    )
+    phi = _angles(data)
+    packed = pack_pairs(data.c2, data.t, data.q, data.dt, phi, mask=np.asarray(data.frame_mask))
     scaling = Scaling.of(mode, space, data.n_angles, contrast=contrast, offset=offset)
     times = np.asarray(data.t)[np.asarray(data.fitted)]
-    return Problem(packed, PhysicsCoordinates.of(space, times, charts), scaling)
+    return Problem(packed, PhysicsCoordinates.of(space, times, charts, phi), scaling)
 
 
 def fit_scaled(

@@ -1,11 +1,11 @@
 """Importance sampling from mixtures of Student t, adapted to the posterior in rounds.
 
 The first round draws from the normal approximations of the modes that the fit found, with
-heavier tails and a wide component as a defence. Each later round draws from a mixture that
-is fitted to all points so far. A point is weighted by its density, contrast, offset and f2
-integrated out, over the mean of all rounds' mixtures (deterministic mixture weights; Owen and
-Zhou, JASA 95, 135, 2000), the largest weights are Pareto-smoothed, and draws of equal weight
-are picked among the points of independent groups.
+heavier tails and a wide component as a defence, in coordinates that straighten the best mode.
+Each later round draws from a mixture that is fitted to all points so far. A point is weighted
+by its density, contrast, offset and f2 integrated out, over the mean of all rounds' mixtures
+(deterministic mixture weights; Owen and Zhou, JASA 95, 135, 2000), the largest weights are
+Pareto-smoothed, and draws of equal weight are picked among the points of independent groups.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from heterodyne._events import Progress
 from heterodyne._typing import FloatArray, IntArray
 from heterodyne.core._jax import jax, jnp
 from heterodyne.core.ahead import compile_ahead
+from heterodyne.optimization.cmc._bend import Bend
 from heterodyne.optimization.cmc._draws import Draws, Proposals, systematic
 from heterodyne.optimization.cmc._frame import Frame
 from heterodyne.optimization.cmc._linear import PART, complete, complete_all, n_drawn, narrowed
@@ -64,7 +65,8 @@ class ImportanceState(NamedTuple):
     """Everything that decides how sampling goes on.
 
     Attributes:
-        z: Points in the frame of the best mode, contrast, offset and f2 left out, (n, m).
+        z: Points as they are drawn, in the frame of the best mode or where ``bend`` takes
+            them there, contrast, offset and f2 left out, (n, m).
         y: Coordinates of the points, these drawn, shape (n, d).
         log_density: Log density of these, shape (n,).
         log_integrated: The same over the density of what was drawn.
@@ -89,6 +91,7 @@ class ImportanceSampler:
         target: What it is conditioned on.
         frames: Normal approximations of the modes, the best one first.
         seed: Seed of all random numbers.
+        bend: Takes what is drawn to the frame of the best mode; None where that is all.
         n_groups: Number of independent groups of points, which stand in for chains.
         n_draws: Number of draws of a group.
         stage: Name of the work in progress events.
@@ -99,6 +102,7 @@ class ImportanceSampler:
     target: Target
     frames: tuple[Frame, ...]
     seed: int
+    bend: Bend | None = None
     n_groups: int = 4
     n_draws: int = _PICKED
     stage: str = "draws"
@@ -125,7 +129,8 @@ class ImportanceSampler:
         rng = np.random.default_rng((self.seed, n))
         z = draw_mixture(self._rounds_until(state)[-1].mixture, rng, _BLOCK)
         normal = rng.normal(size=(_BLOCK, n_drawn(self.posterior)))
-        points = np.asarray(self._frames[0].place(jax.device_put(z)))
+        placed = z if self.bend is None else self.bend.place(z)
+        points = np.asarray(self._frames[0].place(jax.device_put(placed)))
         centre = self.frames[0].centre
         found = complete_all(points, normal, self.target, centre, self.posterior)
         new = ImportanceState(z, *found)
@@ -184,7 +189,7 @@ class ImportanceSampler:
             shift = np.asarray(frame.centre) - centre
             parts = (shift, np.asarray(frame.factor))
             first, second = (solve_triangular(factor, x, lower=True) for x in parts)
-            return first, second
+            return (first, second) if self.bend is None else self.bend.carried(first, second)
 
         return first_round([seen(frame) for frame in self._frames])
 

@@ -13,6 +13,7 @@ from heterodyne._typing import FloatArray
 from heterodyne.config.schema import EngineName
 from heterodyne.core._jax import jnp
 from heterodyne.optimization.cmc._averages import averages, possible, weighed
+from heterodyne.optimization.cmc._bend import Bend, bend_at
 from heterodyne.optimization.cmc._diagnostics import (
     THRESHOLDS,
     Diagnosis,
@@ -51,6 +52,8 @@ _STRICT = replace(THRESHOLDS, k_hat=0.5)
 _STEADY = replace(THRESHOLDS, growth=0.015)
 # Most pairs with which points are cheap, and for ensemble sampling; with more, gradients pay.
 _CHEAP_PAIRS, _MOST_PAIRS = 100_000, 500_000
+# Most pairs with which all points together take less time than walkers of averaged frames.
+_POINT_PAIRS = 5_000_000
 # Draws given averages that are weighed by all pairs: at first, and if these are not enough.
 _WEIGHED = (4096, 16384)
 _NOT_WEIGHED = "{} draws: averaged frames do not stand in for all pairs here, so NUTS takes over."
@@ -121,7 +124,8 @@ class Drawing:
             return self._along_gradients(name, target, plan, frame)
         ensemble = self.engine == "ensemble" or _affordable(target, _MOST_PAIRS)
         averaged = self.engine == "auto" and not ensemble and possible(target)
-        found = self._weighed(name, target, frames, few=averaged)
+        few = averaged and not _affordable(target, _POINT_PAIRS)
+        found = self._weighed(name, target, frames, few=few)
         enough = self.engine == "auto" and found.diagnosis.mixed(THRESHOLDS)
         if self.engine == "importance" or enough:
             return found
@@ -153,12 +157,17 @@ class Drawing:
             target,
             frames,
             self.schedule.seed,
+            self._bend(target, frames[0]),
             n_groups=max(2, self.schedule.n_chains),
             stage=f"{name} weights",
             most=FEW if few else MOST,
         )
         limits = self.wanted if _affordable(target, _CHEAP_PAIRS) else THRESHOLDS
         return self._driven(name, weigh, weigh.start, limits)
+
+    def _bend(self, target: Target, frame: Frame) -> Bend | None:
+        # For pairs that count alike the fit has compiled what this takes.
+        return bend_at(self.posterior, target, frame) if target.data.weights is None else None
 
     def _on_averages(
         self, name: str, target: Target, frame: Frame, points: Proposals
@@ -294,7 +303,7 @@ def state_key(name: str, engine: str) -> str:
 
 
 def _affordable(target: Target, most_pairs: int) -> bool:
-    """Whether ensemble sampling, which evaluates the density a million times, takes minutes."""
+    """Whether so many pairs, or moments that stand in for them, can be evaluated often."""
     return target.normal is not None or int(target.data.n_pairs.sum()) <= most_pairs
 
 

@@ -60,7 +60,7 @@ def renewed(
     if len(members) == 0:
         return x, np.zeros(len(x))
     drawn = physics_from_prior(coordinates, len(x), rng)
-    new = _replaced(x, members[rng.integers(0, len(members), len(x))], drawn, posterior)
+    new = _exchanged(x, members[rng.integers(0, len(members), len(x))], drawn, posterior)
     return new, log_prior(x, posterior) - log_prior(new, posterior)
 
 
@@ -127,6 +127,35 @@ def _physics(x: FloatArray, posterior: Posterior) -> FloatArray:
     """Coordinates of the physics parameters, that of f2 at 0 where it is not searched."""
     place = ridge_place(posterior)
     return x[:, :-1] if place is None else np.insert(x[:, :-1], place, 0.0, axis=1)
+
+
+def _exchanged(
+    x: FloatArray, chosen: BoolArray, drawn: FloatArray, posterior: Posterior
+) -> FloatArray:
+    """Exchange parameters of points for drawn ones, given by their coordinates, (n, p)."""
+    coordinates = posterior.coordinates
+    if coordinates.axis is None:
+        return _replaced(x, chosen, drawn, posterior)
+    # Priors do not tie velocity and flow angle together, the projection onto the axis does.
+    along = _turned(_physics(x, posterior), coordinates, to_axis=False)
+    drawn = _turned(drawn, coordinates, to_axis=False)
+    velocity, angle = _members(posterior, (_VELOCITY, ("phi0",)))
+    everything = np.zeros((len(x), posterior.size), bool)
+    everything[:, searched(posterior)] = chosen
+    mixed = np.where(everything[:, : coordinates.size], drawn, along)
+    reached = chosen | (velocity & chosen[:, angle])
+    return _replaced(x, reached, _turned(mixed, coordinates, to_axis=True), posterior)
+
+
+def _turned(y: FloatArray, coordinates: PhysicsCoordinates, *, to_axis: bool) -> FloatArray:
+    """Coordinates with the velocity along the axis, or along the flow, (n, p)."""
+    parts = in_parts(lambda rows: np.asarray(_turn(y[rows], coordinates, to_axis)), len(y))
+    return np.concatenate(parts)[: len(y)]
+
+
+@partial(jax.jit, static_argnames=("coordinates", "to_axis"))
+def _turn(y: JaxArray, coordinates: PhysicsCoordinates, to_axis: bool) -> JaxArray:
+    return mapped(coordinates.of_axis if to_axis else coordinates.of_flow, y)
 
 
 def _replaced(

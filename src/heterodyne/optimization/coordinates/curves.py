@@ -37,8 +37,9 @@ LOG_TINY = -200.0
 WALL = 0.05
 LOG_WALL = 0.3
 # Product of exponent and distance of the knots beyond which digits would be lost: there the
-# curve grows sevenfold from the reference to a knot.
-_STRAIGHT = 2.0
+# curve grows sevenfold from the reference to a knot. A fraction, which is 1 at most, may grow
+# as long as it is below 1 at the knots.
+_STRAIGHT, _STEEPEST = 2.0, 100.0
 
 PREFACTORS = ("D0_ref", "D0_sample", "v0", "f0")
 EXPONENTS = ("alpha_ref", "alpha_sample", "beta", "f1")
@@ -180,12 +181,13 @@ class Curves:
             Coordinates at the reference, and log of the derivative of the slope.
         """
         m, knots = _amplitude(y.amplitude), np.array(self.knots)
-        turn, log_slope = _arcsinh(y.exponent * knots / m)
+        most = _most_turn(m)
+        turn, log_slope = _arcsinh(y.exponent * knots / m, most)
         return (
             CurveCoordinates(
                 y.amplitude,
                 jnp.where(self.sheared, m / knots * turn, y.exponent),
-                y.level - jnp.where(self.sheared, m * _cosh_less_one(turn), 0.0),
+                y.level - jnp.where(self.sheared, m * _cosh_less_one(turn, most), 0.0),
             ),
             jnp.where(self.sheared, log_slope, 0.0),
         )
@@ -193,11 +195,11 @@ class Curves:
     def _at_knots(self, y: CurveCoordinates) -> CurveCoordinates:
         """Undo ``_at_reference``."""
         m, knots = _amplitude(y.amplitude), np.array(self.knots)
-        turn = y.exponent * knots / m
+        most, turn = _most_turn(m), y.exponent * knots / m
         return CurveCoordinates(
             y.amplitude,
-            jnp.where(self.sheared, m / knots * _sinh(turn), y.exponent),
-            y.level + jnp.where(self.sheared, m * _cosh_less_one(turn), 0.0),
+            jnp.where(self.sheared, m / knots * _sinh(turn, most), y.exponent),
+            y.level + jnp.where(self.sheared, m * _cosh_less_one(turn, most), 0.0),
         )
 
     def _amplitude_range(
@@ -248,22 +250,28 @@ def _amplitude(y: JaxArray) -> JaxArray:
     return jnp.exp(jnp.clip(y, LOG_TINY, -LOG_TINY))
 
 
-def _sinh(turn: JaxArray) -> JaxArray:
-    """Sinh up to ``_STRAIGHT``, and straight from there on."""
-    near = jnp.clip(turn, -_STRAIGHT, _STRAIGHT)
-    return jnp.sinh(near) + math.cosh(_STRAIGHT) * (turn - near)
+def _most_turn(m: JaxArray) -> JaxArray:
+    """Product of exponent and distance of the knots up to which curves are exact, shape (4,)."""
+    of_fraction = jnp.clip(-jnp.log(m[3]), _STRAIGHT, _STEEPEST)
+    return jnp.append(jnp.full(3, _STRAIGHT), of_fraction)
 
 
-def _arcsinh(ratio: JaxArray) -> tuple[JaxArray, JaxArray]:
+def _sinh(turn: JaxArray, most: JaxArray) -> JaxArray:
+    """Sinh up to an argument, and straight from there on."""
+    near = jnp.clip(turn, -most, most)
+    return jnp.sinh(near) + jnp.cosh(most) * (turn - near)
+
+
+def _arcsinh(ratio: JaxArray, most: JaxArray) -> tuple[JaxArray, JaxArray]:
     """Return the inverse of ``_sinh``, and the logarithm of its derivative."""
-    most = math.sinh(_STRAIGHT)
-    near = jnp.clip(ratio, -most, most)
-    turn = jnp.arcsinh(near) + (ratio - near) / math.cosh(_STRAIGHT)
+    top = jnp.sinh(most)
+    near = jnp.clip(ratio, -top, top)
+    turn = jnp.arcsinh(near) + (ratio - near) / jnp.cosh(most)
     return turn, -jnp.log(jnp.hypot(1.0, near))
 
 
-def _cosh_less_one(turn: JaxArray) -> JaxArray:
-    """Cosh - 1 up to ``_STRAIGHT``, and straight from there on."""
-    near = jnp.clip(turn, -_STRAIGHT, _STRAIGHT)
+def _cosh_less_one(turn: JaxArray, most: JaxArray) -> JaxArray:
+    """Cosh - 1 up to an argument, and straight from there on."""
+    near = jnp.clip(turn, -most, most)
     bent = 2.0 * jnp.sinh(0.5 * near) ** 2
-    return bent + math.sinh(_STRAIGHT) * jnp.abs(turn - near)
+    return bent + jnp.sinh(most) * jnp.abs(turn - near)

@@ -12,6 +12,7 @@ from heterodyne.config.parameter_names import PHYSICS_PARAM_NAMES
 from heterodyne.config.parameter_space import ParameterSpace
 from heterodyne.core._jax import jnp
 from heterodyne.optimization.coordinates.curves import (
+    CURVE_PARAMETERS,
     EXPONENTS,
     OFFSETS,
     PREFACTORS,
@@ -29,6 +30,11 @@ _MARGIN = 1e-3
 _INDEX = {name: k for k, name in enumerate(PHYSICS_PARAM_NAMES)}
 _ROWS = tuple(np.array([_INDEX[n] for n in names]) for names in (PREFACTORS, EXPONENTS, OFFSETS))
 _F2, _PHI0 = _INDEX["f2"], _INDEX["phi0"]
+_V0, _BETA, _V_OFFSET = (_INDEX[name] for name in CURVE_PARAMETERS[2])
+# Degrees between flow and axis up to which what is seen of the velocity tells it.
+_STEEPEST = 80.0
+# Mean of cos 2 (phi - axis) below which no direction is seen better than others.
+_LEAST_ALIGNED = 0.1
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,8 @@ class PhysicsCoordinates:
         spread: Standard deviation of times in s.
         charts: Whether each of J_ref, J_sample, v and s has level and slope for coordinates
             rather than offset and exponent.
+        axis: Direction in degrees onto which coordinates of the velocity are projected, since
+            data of a single angle inform v cos(phi + phi0) and neither factor; None for none.
     """
 
     space: ParameterSpace
@@ -56,6 +64,7 @@ class PhysicsCoordinates:
     log_spread: float
     spread: float
     charts: tuple[bool, bool, bool, bool] = ALL_CHARTS
+    axis: float | None = None
 
     @classmethod
     def of(
@@ -63,13 +72,15 @@ class PhysicsCoordinates:
         space: ParameterSpace,
         t: ArrayLike,
         charts: tuple[bool, bool, bool, bool] = ALL_CHARTS,
+        phi: ArrayLike | None = None,
     ) -> PhysicsCoordinates:
-        """Choose reference times for a time grid.
+        """Choose reference times for a time grid, and an axis for detector angles.
 
         Args:
             space: The parameters of the run.
             t: Times of the fitted frames in s, shape (N,); t = 0 is ignored.
             charts: Which curves have level and slope for coordinates.
+            phi: Detector angles in degrees, any shape; None projects no velocity.
         """
         times = np.asarray(t, float)
         times = times[times > 0]
@@ -81,6 +92,7 @@ class PhysicsCoordinates:
             float(log.std()),
             float(times.std()),
             charts,
+            None if phi is None else _axis_of(np.asarray(phi, float), space),
         )
 
     @property
@@ -102,7 +114,8 @@ class PhysicsCoordinates:
     def labels(self) -> tuple[str, ...]:
         """What each coordinate is."""
         words = dict.fromkeys(PHYSICS_PARAM_NAMES, "")
-        curves = ("J reference", "J sample", "velocity", "fraction")
+        velocity = "velocity" if self.axis is None else f"velocity along {self.axis:.4g} deg"
+        curves = ("J reference", "J sample", velocity, "fraction")
         sheared = self.curves.sheared
         for k, curve in enumerate(curves):
             words[PREFACTORS[k]] = f"log amplitude of {curve}"
@@ -154,9 +167,13 @@ class PhysicsCoordinates:
             |d varying parameters / d y|.
         """
         places = jnp.asarray(self._placement) @ y
-        f2, log_det = jnp.asarray(self.space["f2"].value), jnp.zeros(())
+        phi0, log_det = self._phi0(places[_PHI0])
+        places, change = self._turned(places, phi0, -1.0)
+        log_det += change
+        f2 = jnp.asarray(self.space["f2"].value)
         if self.space["f2"].vary and not self.on_ridge:
-            f2, log_det = bend(places[_F2], *self._linear("f2"))
+            f2, change = bend(places[_F2], *self._linear("f2"))
+            log_det += change
         amplitude, exponent, level = (places[rows] for rows in _ROWS)
         parts = CurveCoordinates(amplitude, exponent, level)
         curve, change = self.curves.forward(parts, self._shift(f2))
@@ -169,10 +186,6 @@ class PhysicsCoordinates:
         vary = self.curves.prefactor.vary
         log_det += jnp.where(vary, log_prefactor, 0.0).sum()
         fixed = np.array([self.space[n].value for n in PREFACTORS])
-        phi0 = jnp.asarray(self.space["phi0"].value)
-        if self.space["phi0"].vary:
-            phi0, change = bend(places[_PHI0], *self._linear("phi0"))
-            log_det += change
         prefactor = jnp.where(vary, jnp.exp(log_prefactor), fixed)
         parameters = jnp.concatenate(
             [prefactor, curve.exponent, curve.offset, f2[None], phi0[None]]
@@ -192,7 +205,49 @@ class PhysicsCoordinates:
             f2 = unbend(p[_F2], *self._linear("f2"))
         phi0 = unbend(p[_PHI0], *self._linear("phi0"))
         places = jnp.concatenate([*y, f2[None], phi0[None]])[_ORDER]
+        places, _ = self._turned(places, p[_PHI0], 1.0)
         return places[self.indices]
+
+    def of_flow(self, y: JaxArray) -> JaxArray:
+        """Take the velocity along the flow for that along the axis, shape (size,)."""
+        return self._moved(y, -1.0)
+
+    def of_axis(self, y: JaxArray) -> JaxArray:
+        """Invert ``of_flow``."""
+        return self._moved(y, 1.0)
+
+    def _moved(self, y: JaxArray, sign: float) -> JaxArray:
+        places = jnp.asarray(self._placement) @ y
+        phi0, _ = self._phi0(places[_PHI0])
+        return self._turned(places, phi0, sign)[0][self.indices]
+
+    def _phi0(self, y: JaxArray) -> tuple[JaxArray, JaxArray]:
+        """Flow angle in degrees, and log of its derivative by its coordinate."""
+        phi0 = self.space["phi0"]
+        if not phi0.vary:
+            return jnp.asarray(phi0.value), jnp.zeros(())
+        return bend(y, *self._linear("phi0"))
+
+    @cached_property
+    def _projected(self) -> tuple[FloatArray, FloatArray]:
+        """Which coordinates grow by the logarithm of a factor, and which by the factor, (14,)."""
+        by_log, by_factor = np.zeros((2, len(PHYSICS_PARAM_NAMES)))
+        by_log[_V0] = 1.0
+        by_factor[_BETA] = self.curves.sheared[2]
+        by_factor[_V_OFFSET] = self.space["v_offset"].vary
+        return by_log, by_factor
+
+    def _turned(self, places: JaxArray, phi0: JaxArray, sign: float) -> tuple[JaxArray, JaxArray]:
+        """Project the velocity onto the axis (sign 1), or undo it (-1).
+
+        Returns:
+            Coordinates in the places of their parameters, and log of the volume gained.
+        """
+        if self.axis is None:
+            return places, jnp.zeros(())
+        by_log, by_factor = self._projected
+        step = sign * jnp.log(jnp.cos(jnp.deg2rad(self.axis + phi0)))
+        return (places + by_log * step) * jnp.exp(by_factor * step), by_factor.sum() * step
 
     def ridge_centred(self, y: ArrayLike) -> FloatArray:
         """Move points to the centre of f2's conditional prior on the (f0, f2) ridge.
@@ -254,6 +309,18 @@ class PhysicsCoordinates:
                 edge = _MARGIN * (high - low)
                 p[..., k] = np.clip(p[..., k], low + edge, high - edge)
         return p
+
+
+def _axis_of(phi: FloatArray, space: ParameterSpace) -> float | None:
+    """Direction along which a velocity is best seen, in degrees; None where none stands out."""
+    phi0 = space["phi0"]
+    if not phi0.vary:
+        return None
+    turn = 2.0 * np.deg2rad(phi)
+    cosine, sine = np.cos(turn).mean(), np.sin(turn).mean()
+    axis = float(np.rad2deg(0.5 * np.arctan2(sine, cosine)))
+    reached = all(abs(axis + end) <= _STEEPEST for end in (phi0.min, phi0.max))
+    return axis if reached and np.hypot(cosine, sine) > _LEAST_ALIGNED else None
 
 
 # Where each parameter stands in (prefactors, exponents, offsets, f2, phi0).

@@ -231,6 +231,6 @@ def fit_nlsq_jax(
     # One matrix has one contrast and one offset, under their plain names.
     mode = ScalingMode.AVERAGED if angles.size == 1 else ScalingMode.INDIVIDUAL
     scaling = Scaling.of(mode, space, angles.size)
-    problem = Problem(data, PhysicsCoordinates.of(space, model.t), scaling)
+    problem = Problem(data, PhysicsCoordinates.of(space, model.t, phi=angles), scaling)
     fit = fit_problem(problem, config)
     return replace(fit.result, residuals=pair_residuals(fit, c2))

@@ -249,7 +249,7 @@ def _fitted(data: PairData, settings: ShardSettings) -> Fit:
         mode = ScalingMode.AVERAGED
     space = with_priors(settings.space, settings.config, None, settings.prior_width)
     times = np.asarray(data.t)[np.asarray(data.mask) > 0]
-    coordinates = PhysicsCoordinates.of(space, times)
+    coordinates = PhysicsCoordinates.of(space, times, phi=np.asarray(data.phi))
     given = {"contrast": settings.contrast, "offset": settings.offset}
     if mode.sampled or None in given.values():
         free = Scaling.of(ScalingMode.INDIVIDUAL, space, data.n_angles)
