@@ -21,7 +21,7 @@ from heterodyne.core.simulate import Detector, creep_flow, simulate_speckles
 from heterodyne.data import open_two_time, select
 from heterodyne.io.batch_folder import BatchFolder
 from heterodyne.io.work_folder import Record, Task, WorkFolder
-from heterodyne.optimization.cmc import _pipeline
+from heterodyne.optimization.cmc import _passes, _pipeline
 from heterodyne.optimization.cmc._verdict import Verdict
 
 WAVEVECTORS = ("0.004", "0.0054", "0.012")
@@ -374,6 +374,7 @@ def real(several, tmp_path_factory):
             return member(folder, name, on_event)
 
         patch.setattr(_batch, "sample_member", counted)
+        patch.setattr(_passes, "MOST", 4096)
         code = main(["sample", str(run_file), "--quiet"])
     results = folder / "results"
     return SimpleNamespace(code=code, run_file=run_file, folder=results, compiled=compiled.counts)

@@ -5,11 +5,13 @@ import os
 import shutil
 import signal
 import sys
+from contextlib import suppress
 
 import pytest
 
 pytest.importorskip("parsl")
 import cluster_toys as toys
+import psutil
 
 from heterodyne._errors import ConfigError
 from heterodyne._events import Progress
@@ -236,8 +238,9 @@ def test_an_interchange_that_was_killed_is_told(folder):
     def kill(event):
         if toys.begun(folder):
             for process in toys.processes(folder):
-                if "interchange" in " ".join(process.cmdline()):
-                    process.kill()
+                with suppress(psutil.Error):  # a process may end meanwhile
+                    if "interchange" in " ".join(process.cmdline()):
+                        process.kill()
 
     with pytest.raises(ClusterError, match="hands tasks to jobs was killed"):
         toys.work_off(folder, toys.section(workers_per_node=1), on_event=kill)

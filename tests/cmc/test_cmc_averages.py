@@ -196,6 +196,7 @@ def independent():
 def many_pairs(grouped, monkeypatch):
     """Few pairs count as many, and weights of importance sampling as bad."""
     monkeypatch.setattr(_passes, "_MOST_PAIRS", 0)
+    monkeypatch.setattr(_passes, "MOST", 4096)
     # Sigma given 28 pairs is skewed more than given 120, which makes weights uneven.
     loose = replace(_passes.THRESHOLDS, k_hat=0.85, kish=100.0, ess=15.0, r_hat=1.05)
     monkeypatch.setattr(_passes, "THRESHOLDS", loose)
@@ -222,6 +223,24 @@ def test_averages_take_over_where_there_are_many_pairs(independent, many_pairs, 
     assert {"plain draws of averaged frames", "plain weights of all pairs"} <= stages
     monkeypatch.undo()
     assert_means_agree(found.rows, analyse(fit, c2, CONFIG.cmc_config()).rows, sd=0.2)
+
+
+@pytest.mark.parametrize(("limit", "points"), [(120, "MOST"), (119, "FEW")])
+def test_where_points_take_long_few_are_tried_before_averages(
+    independent, many_pairs, monkeypatch, limit, points
+):
+    fit, c2 = independent
+    monkeypatch.setattr(_passes, "_POINT_PAIRS", limit)
+    events = []
+
+    def stop(*_):
+        raise InterruptedError
+
+    monkeypatch.setattr(_passes, "averages", stop)
+    with pytest.raises(InterruptedError):
+        analyse(fit, c2, CONFIG.cmc_config(), on_event=events.append)
+    (total,) = {e.total for e in events if getattr(e, "stage", "") == "plain weights"}
+    assert total == getattr(_passes, points)
 
 
 def test_nuts_takes_over_where_averages_do_not_hold(independent, many_pairs, monkeypatch):

@@ -73,6 +73,14 @@ def points_around(y, width, n=400):
     return Proposals(y + width * rng.normal(size=(n, 4)), np.zeros(n), np.full(n, 1 / n), 0.9, 1)
 
 
+@pytest.fixture
+def few(monkeypatch):
+    """Few walkers and points, where it does not matter what they find."""
+    monkeypatch.setattr(_passes, "MOST", 4096)
+    monkeypatch.setattr(_ensemble, "_WALKERS", 48)
+    monkeypatch.setattr(_ensemble, "_POPULATION", 128)
+
+
 @cache
 def draws_of(case):
     poor = points_around(coordinates_of(*case), np.array([0.02, 2e2, 1e-3, 0.02]))
@@ -307,7 +315,7 @@ def test_copies_of_few_points_are_covered():
         assert sum(c.share for c in found) == pytest.approx(1.0)
 
 
-def test_a_run_goes_on_to_the_same_draws_after_any_block(tmp_path, monkeypatch):
+def test_a_run_goes_on_to_the_same_draws_after_any_block(few, tmp_path, monkeypatch):
     monkeypatch.setattr(_ensemble, "_LOOK", 2)
     poor = points_around(coordinates_of(*FLAT), np.array([0.02, 2e2, 1e-3, 0.02]))
 
@@ -327,13 +335,14 @@ def test_a_run_goes_on_to_the_same_draws_after_any_block(tmp_path, monkeypatch):
         assert found.walks == expected.walks
 
 
-def test_populations_and_blocks_are_counted():
+def test_populations_and_blocks_are_counted(few):
     poor = points_around(coordinates_of(*FLAT), np.array([0.02, 2e2, 1e-3, 0.02]))
     sampler = EnsembleSampler(
         POSTERIOR, target_of(*FLAT), poor, seed=4, n_groups=2, n_steps=81, stage="plain draws"
     )
     events, states = [], []
-    drive(sampler, sampler.start(), never, states.append, events.append)
+    draws = drive(sampler, sampler.start(), never, states.append, events.append)
+    assert draws.walks.n_steps == 640
     stages = [event.stage for event in events]
     first = stages.index("plain draws")
     assert first > 3
@@ -351,20 +360,13 @@ def test_populations_and_blocks_are_counted():
     assert {event.total for event in counted} == {24}
 
 
-def test_it_ends_when_all_blocks_are_done():
-    poor = points_around(coordinates_of(*FLAT), np.array([0.02, 2e2, 1e-3, 0.02]))
-    sampler = EnsembleSampler(POSTERIOR, target_of(*FLAT), poor, seed=4, n_groups=2, n_steps=81)
-    draws = drive(sampler, sampler.start(), never)
-    assert draws.walks.n_steps == 640
-
-
 @pytest.fixture(scope="module")
 def independent():
     c2 = simulate_pairs(experiment(0.5, 0.0), CONTRAST, OFFSET, SIGMA, 2)
     return fit_run(CONFIG, measured(c2)), c2
 
 
-def test_walkers_go_on_while_intervals_grow(independent, monkeypatch):
+def test_walkers_go_on_while_intervals_grow(few, independent, monkeypatch):
     fit, c2 = independent
     monkeypatch.setattr(_importance, "smoothed", lambda w: (np.full(w.size, 1 / w.size), 0.9))
     monkeypatch.setattr(_ensemble, "_LOOK", 2)
@@ -383,7 +385,7 @@ def test_walkers_go_on_while_intervals_grow(independent, monkeypatch):
     assert _record._sampler_health(worse, 0.0)["growth"] == 0.5
 
 
-def test_ensembles_take_over_where_weights_are_bad(independent, monkeypatch):
+def test_ensembles_take_over_where_weights_are_bad(few, independent, monkeypatch):
     fit, c2 = independent
     monkeypatch.setattr(_importance, "smoothed", lambda w: (np.full(w.size, 1 / w.size), 0.9))
     events, kept = [], set()
