@@ -20,10 +20,11 @@ from heterodyne.config.cmc import CMCConfig
 from heterodyne.core._jax import jax, jnp
 from heterodyne.core.simulate import creep_flow, simulate_pairs
 from heterodyne.optimization.cmc._analysis import noise_seen
+from heterodyne.optimization.cmc._bend import bend_at
 from heterodyne.optimization.cmc._diagnostics import diagnose
 from heterodyne.optimization.cmc._draws import Draws
 from heterodyne.optimization.cmc._engine import drive
-from heterodyne.optimization.cmc._frame import Frame, mode_frame
+from heterodyne.optimization.cmc._frame import Frame, competing_frames
 from heterodyne.optimization.cmc._importance import ImportanceSampler
 from heterodyne.optimization.cmc._nuts import Target
 from heterodyne.optimization.cmc._quantities import Quantities
@@ -54,29 +55,29 @@ TEXT_OF_EFFICIENCY = (
 
 @dataclass(frozen=True)
 class Case:
-    """A posterior and where sampling starts."""
+    """A posterior and the modes where sampling starts, the best one first."""
 
     name: str
     posterior: Posterior
     target: Target
-    frame: Frame
+    frames: tuple[Frame, ...]
     derived: Derived
 
     @classmethod
     def of(cls, name: str, fit: Fit) -> Case:
-        """Start at the best mode of a fit."""
+        """Start at the modes of a fit that compete."""
         posterior = Posterior(fit.problem.coordinates, fit.problem.scaling)
         scale = noise_seen(fit)
-        frame = mode_frame(posterior, fit, scale)
+        frames = tuple(competing_frames(posterior, fit, scale).values())
         target = Target(fit.problem.data, jnp.asarray(scale))
-        return cls(name, posterior, target, frame, Derived.of(fit.problem.fitted_times))
+        return cls(name, posterior, target, frames, Derived.of(fit.problem.fitted_times))
 
     def nuts(self, config: CMCConfig, n_points: int) -> Draws:
         """Draw until the counts of the configuration are reached."""
         sampler = Sampler(
             self.posterior, self.target, Schedule.of(config, n_points, self.posterior.size)
         )
-        return drive(sampler, sampler.start(self.frame), lambda draws: False)
+        return drive(sampler, sampler.start(self.frames[0]), lambda draws: False)
 
     def values(self, y: FloatArray) -> dict[str, FloatArray]:
         """Unknowns and derived quantities of draws, shape (chains, draws, d)."""
@@ -118,19 +119,20 @@ def plain(case: Case, warmup: int = 1000, draws: int = 5000, chains: int = 4) ->
     """Draw with NumPyro's MCMC, shape (chains, draws, d)."""
 
     def potential(z: JaxArray) -> JaxArray:
-        return -case.posterior.log_density(case.frame.place(z), *case.target)
+        return -case.posterior.log_density(case.frames[0].place(z), *case.target)
 
     kernel = NUTS(potential_fn=potential, dense_mass=True)
     how = {"num_warmup": warmup, "num_samples": draws, "num_chains": chains}
     mcmc = MCMC(kernel, **how, chain_method="sequential", progress_bar=False)
     starts = 0.5 * jax.random.normal(jax.random.PRNGKey(1), (chains, case.posterior.size))
     mcmc.run(jax.random.PRNGKey(2), init_params=starts)
-    return np.asarray(case.frame.place(mcmc.get_samples(group_by_chain=True)))
+    return np.asarray(case.frames[0].place(mcmc.get_samples(group_by_chain=True)))
 
 
 def agreement(case: Case) -> list[list[str]]:
     """Compare three ways to draw one posterior."""
-    weigh = ImportanceSampler(case.posterior, case.target, (case.frame,), seed=5)
+    bend = bend_at(case.posterior, case.target, case.frames[0])
+    weigh = ImportanceSampler(case.posterior, case.target, case.frames, 5, bend)
     seconds = [time.perf_counter()]
     points = drive(weigh, weigh.start(), lambda draws: False).proposals
     seconds.append(time.perf_counter())

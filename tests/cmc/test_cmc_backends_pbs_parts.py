@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import shutil
 import subprocess
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from heterodyne._errors import ConfigError
 from heterodyne.config.cmc import CMCConfig
 from heterodyne.core._jax import jax
-from heterodyne.optimization.cmc.backends import _pbs_job
+from heterodyne.optimization.cmc.backends import _pbs_folder, _pbs_job
 from heterodyne.optimization.cmc.backends._pbs_config import PBSConfig
 from heterodyne.optimization.cmc.backends._pbs_folder import JobFolder
 from heterodyne.optimization.cmc.backends._pbs_payload import Payload, ShardInput, settings_of
@@ -331,6 +332,33 @@ def test_a_result_without_draws_is_none(tmp_path):
     with pytest.raises(ConfigError, match="no draws"):
         folder.read_result(0)
     assert not folder.has_result(0, folder.names())
+
+
+def test_a_folder_goes_though_a_job_writes_its_last_lines_meanwhile(tmp_path, monkeypatch, caplog):
+    remove = shutil.rmtree
+    monkeypatch.setattr(_pbs_folder, "_PAUSES_S", (0.0, 0.0))
+
+    def disturbed(times):
+        left = [OSError(39, "Directory not empty")] * times
+
+        def rmtree(path):
+            if left:
+                raise left.pop()
+            remove(path)
+
+        return rmtree
+
+    folder = JobFolder.fresh(tmp_path)
+    monkeypatch.setattr(_pbs_folder.shutil, "rmtree", disturbed(3))
+    folder.remove()
+    assert folder.path.exists()
+    assert "could not be removed: [Errno 39]" in caplog.text
+    caplog.clear()
+    monkeypatch.setattr(_pbs_folder.shutil, "rmtree", disturbed(2))
+    folder.remove()
+    folder.remove()
+    assert not folder.path.exists()
+    assert not caplog.text
 
 
 def test_a_test_run_is_called_one_before_it_is_submitted():

@@ -10,6 +10,7 @@ from cmc_cases import FLAT, FLOOR, POSTERIOR, coordinates_of, frame_of, normal, 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from heterodyne.config.parameter_names import PHYSICS_PARAM_NAMES
 from heterodyne.config.parameter_space import ParameterSpace
 from heterodyne.core._jax import jax, jnp
 from heterodyne.core.likelihood import pack_pairs
@@ -23,6 +24,7 @@ from heterodyne.optimization.cmc._linear import Completed, complete_all, n_drawn
 from heterodyne.optimization.cmc._nuts import Target
 from heterodyne.optimization.coordinates.physics import PhysicsCoordinates
 from heterodyne.optimization.informed import quantities
+from heterodyne.optimization.nlsq.config import NLSQConfig
 from heterodyne.optimization.nlsq.core import fit_problem
 from heterodyne.optimization.posterior import Posterior
 from heterodyne.optimization.prior import LogPrior
@@ -101,7 +103,9 @@ def one_angle():
     data = pack_pairs(c2, flow.t, flow.q, flow.dt, flow.phi)
     space = ParameterSpace()
     scaling = Scaling.of(ScalingMode.INDIVIDUAL, space, 1)
-    fit = fit_problem(Problem(data, PhysicsCoordinates.of(space, flow.t), scaling))
+    space = space.with_values(dict(zip(PHYSICS_PARAM_NAMES, flow.parameters, strict=True)))
+    problem = Problem(data, PhysicsCoordinates.of(space, flow.t), scaling)
+    fit = fit_problem(problem, NLSQConfig(n_starts=4, n_candidates=64, n_rounds=1))
     posterior = Posterior(fit.problem.coordinates, scaling)
     return posterior, Target(data, jnp.asarray(0.005)), mode_frame(posterior, fit, 0.005)
 
@@ -133,17 +137,20 @@ def test_the_information_of_a_normal_likelihood_is_its_curvature():
     # Where the quantities are those at the maximum, the curvature is the information.
     scaling = target.normal.centre[-POSTERIOR.scaling.size :]
     at = target.normal._replace(
-        centre=jnp.append(quantities(chart.forward(y[:p])[0], target.normal.times), scaling)
+        centre=jnp.append(
+            quantities(jax.jit(chart.forward)(y[:p])[0], target.normal.times), scaling
+        )
     )
 
     def log_density(x):
         return at.log_density(chart.forward(x[:p])[0], x[p:], jnp.asarray(1.0))
 
-    whole = -np.asarray(jax.hessian(log_density)(jnp.append(y[:p], scaling)))
+    whole = -np.asarray(jax.jit(jax.hessian(log_density))(jnp.append(y[:p], scaling)))
     expected = whole[:p, :p] - whole[:p, p:] @ np.linalg.solve(whole[p:, p:], whole[p:, :p])
     prior = LogPrior.of(chart.space, chart.names)
-    slopes = jax.jacfwd(lambda x: prior.standardised(chart.forward(x)[0][chart.indices]))(y[:p])
-    expected += 0.5 * np.asarray(slopes.T @ slopes)
+    distance = jax.jit(jax.jacfwd(lambda x: prior.standardised(chart.forward(x)[0][chart.indices])))
+    slopes = np.asarray(distance(y[:p]))
+    expected += 0.5 * slopes.T @ slopes
     target = target._replace(normal=at, prior_weight=0.5)
     found = _bend._information(POSTERIOR, target, y, np.zeros((2, p)))
     np.testing.assert_allclose(found, [expected] * 2, rtol=1e-6)

@@ -11,6 +11,7 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ _PREFIX = "heterodyne-pbs-"
 _TASK, _MODEL, _JOBS = "task.json", "model.pkl", "jobs.json"
 _ARGUMENT, _START, _DRAWS, _KEY, _REMARKS = "argument.", "start.", "draws.", "key", "remarks"
 _LOG_LINES, _LOG_BYTES = 20, 4000
+# Between attempts to remove a folder, in s.
+_PAUSES_S = (0.2, 1.0)
 
 
 @dataclass(frozen=True)
@@ -215,12 +218,19 @@ class JobFolder:
 
     def remove(self) -> None:
         """Remove the folder; what cannot be removed is logged."""
-        try:
-            shutil.rmtree(self.path)
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            _log.warning("%s could not be removed: %s", self.path, error)
+        # A job that has ended may still write its last lines while files are removed.
+        for pause in (*_PAUSES_S, None):
+            try:
+                shutil.rmtree(self.path)
+            except OSError as error:
+                if not self.path.exists():
+                    return
+                if pause is None:
+                    _log.warning("%s could not be removed: %s", self.path, error)
+                else:
+                    time.sleep(pause)
+            else:
+                return
 
     def _result(self, shard: int) -> Path:
         return self.path / f"result_{_name(shard)}.npz"
