@@ -55,6 +55,7 @@ def worker(n_angles: int, n_frames: int, repeats: int) -> None:
             "ess": d.worst_ess_bulk[1],
             "gib": peak,
             "converged": found.verdict.converged,
+            "fits": found.verdict.fits,
         }
         print(json.dumps(line), flush=True)
 
@@ -84,6 +85,7 @@ def from_file(n_frames: int) -> dict[str, Any]:
         "ess": health["ess_bulk_min"],
         "gib": used / 2**30,
         "converged": summary["verdict"]["converged"],
+        "fits": summary["verdict"]["fits"],
     }
 
 
@@ -104,16 +106,18 @@ def section() -> Section:
         "of the package, fit and compilation included, simulation of the data (independent "
         "errors) not; *same process* is another data set of the same shape in a process that "
         "has analysed one before; *file* is `heterodyne sample` on a file of "
-        f"`heterodyne simulate`, to the written report. Machine: {machine()}.",
+        "`heterodyne simulate`, to the written report. *Fits* is the verdict on the residuals: "
+        f"no where the fit has missed the truth. Machine: {machine()}.",
         ["angles x frames", "compiled code", "s", "engine", "R-hat", "bulk ESS", "memory, GiB",
-         "converged"],
+         "converged", "fits"],
         rows,
     )  # fmt: skip
 
 
 def _row(size: str, how: str, x: dict[str, Any]) -> list[str]:
+    told = ("yes" if x[name] else "no" for name in ("converged", "fits"))
     cells = [size, how, f"{x['seconds']:.1f}", x["engine"], f"{x['r_hat']:.3f}",
-             f"{x['ess']:.0f}", f"{x['gib']:.2f}", "yes" if x["converged"] else "no"]  # fmt: skip
+             f"{x['ess']:.0f}", f"{x['gib']:.2f}", *told]  # fmt: skip
     print(" | ".join(cells), flush=True)
     return cells
 
