@@ -195,6 +195,8 @@ def test_the_axis_is_the_direction_that_angles_have_in_common():
     assert axis(71.0) is None
     assert axis(30.0, fixed=("phi0",)) is None
     assert PhysicsCoordinates.of(ParameterSpace(), T).axis is None
+    plain = (True, True, False, True)
+    assert PhysicsCoordinates.of(ParameterSpace(), T, plain, [30.0]).axis is None
 
 
 def test_flow_angle_and_velocity_that_one_detector_angle_does_not_tell_apart_share_coordinates():

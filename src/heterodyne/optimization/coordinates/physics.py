@@ -80,7 +80,8 @@ class PhysicsCoordinates:
             space: The parameters of the run.
             t: Times of the fitted frames in s, shape (N,); t = 0 is ignored.
             charts: Which curves have level and slope for coordinates.
-            phi: Detector angles in degrees, any shape; None projects no velocity.
+            phi: Detector angles in degrees, any shape; without them, or without level and slope
+                of the velocity, nothing is projected.
         """
         times = np.asarray(t, float)
         times = times[times > 0]
@@ -92,7 +93,7 @@ class PhysicsCoordinates:
             float(log.std()),
             float(times.std()),
             charts,
-            None if phi is None else _axis_of(np.asarray(phi, float), space),
+            None if phi is None or not charts[2] else _axis_of(np.asarray(phi, float), space),
         )
 
     @property
