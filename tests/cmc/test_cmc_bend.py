@@ -6,10 +6,21 @@ from functools import cache
 
 import numpy as np
 import pytest
-from cmc_cases import FLAT, FLOOR, POSTERIOR, coordinates_of, frame_of, normal, target_of
+from cmc_cases import (
+    FLAT,
+    FLOOR,
+    POSTERIOR,
+    SCHEDULE,
+    T,
+    coordinates_of,
+    frame_of,
+    normal,
+    target_of,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from heterodyne._events import ignore_events
 from heterodyne.config.parameter_names import PHYSICS_PARAM_NAMES
 from heterodyne.config.parameter_space import ParameterSpace
 from heterodyne.core._jax import jax, jnp
@@ -22,7 +33,9 @@ from heterodyne.optimization.cmc._frame import mode_frame
 from heterodyne.optimization.cmc._importance import ImportanceSampler
 from heterodyne.optimization.cmc._linear import Completed, complete_all, n_drawn, narrowed
 from heterodyne.optimization.cmc._nuts import Target
+from heterodyne.optimization.cmc._passes import Drawing, Keeper
 from heterodyne.optimization.coordinates.physics import PhysicsCoordinates
+from heterodyne.optimization.derived import Derived
 from heterodyne.optimization.informed import quantities
 from heterodyne.optimization.nlsq.config import NLSQConfig
 from heterodyne.optimization.nlsq.core import fit_problem
@@ -168,3 +181,13 @@ def test_draws_through_a_bend_follow_the_posterior(case):
         draws = drive(sampler, sampler.start(), lambda draws: False)
         assert draws.proposals.k_hat < 0.7
         assert_same_posterior(draws, target)
+
+
+def test_only_few_modes_of_pairs_that_count_alike_are_straightened():
+    drawing = Drawing(POSTERIOR, Derived.of(T), SCHEDULE, "auto", Keeper(), ignore_events)
+    target, frame = target_of(*FLAT), frame_of(*FLAT)
+    found = drawing._bend(target, (frame, frame))
+    np.testing.assert_array_equal(found.pull, bend_at(POSTERIOR, target, frame).pull)
+    assert drawing._bend(target, (frame,) * 3) is None
+    even = target.data._replace(weights=tuple(np.ones_like(x) for x in target.data.blocks))
+    assert drawing._bend(target._replace(data=even), (frame,)) is None

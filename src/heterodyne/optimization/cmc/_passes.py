@@ -54,6 +54,8 @@ _STEADY = replace(THRESHOLDS, growth=0.015)
 _CHEAP_PAIRS, _MOST_PAIRS = 100_000, 500_000
 # Most pairs with which all points together take less time than walkers of averaged frames.
 _POINT_PAIRS = 5_000_000
+# What straightens the best mode distorts others and plateaus: with more, simulations lost by it.
+_MOST_BENT = 2
 # Draws given averages that are weighed by all pairs: at first, and if these are not enough.
 _WEIGHED = (4096, 16384)
 _NOT_WEIGHED = "{} draws: averaged frames do not stand in for all pairs here, so NUTS takes over."
@@ -157,7 +159,7 @@ class Drawing:
             target,
             frames,
             self.schedule.seed,
-            self._bend(target, frames[0]),
+            self._bend(target, frames),
             n_groups=max(2, self.schedule.n_chains),
             stage=f"{name} weights",
             most=FEW if few else MOST,
@@ -165,9 +167,10 @@ class Drawing:
         limits = self.wanted if _affordable(target, _CHEAP_PAIRS) else THRESHOLDS
         return self._driven(name, weigh, weigh.start, limits)
 
-    def _bend(self, target: Target, frame: Frame) -> Bend | None:
+    def _bend(self, target: Target, frames: tuple[Frame, ...]) -> Bend | None:
         # For pairs that count alike the fit has compiled what this takes.
-        return bend_at(self.posterior, target, frame) if target.data.weights is None else None
+        possible = target.data.weights is None and len(frames) <= _MOST_BENT
+        return bend_at(self.posterior, target, frames[0]) if possible else None
 
     def _on_averages(
         self, name: str, target: Target, frame: Frame, points: Proposals
