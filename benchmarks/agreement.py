@@ -26,6 +26,7 @@ from heterodyne.optimization.cmc._draws import Draws, kish
 from heterodyne.optimization.cmc._engine import drive
 from heterodyne.optimization.cmc._frame import Frame, competing_frames
 from heterodyne.optimization.cmc._importance import ImportanceSampler
+from heterodyne.optimization.cmc._mixture import Component
 from heterodyne.optimization.cmc._nuts import Target
 from heterodyne.optimization.cmc._quantities import Quantities
 from heterodyne.optimization.cmc._sampler import Sampler, Schedule
@@ -82,9 +83,8 @@ class Case:
 
     def at_best_mode(self, y: FloatArray) -> BoolArray:
         """Which points, shape (n, d), are nearer to the best mode than to others, in widths."""
-        steps = [np.linalg.solve(np.asarray(f.factor), (y - np.asarray(f.centre)).T)
-                 for f in self.frames]  # fmt: skip
-        return np.argmin([(z**2).sum(axis=0) for z in steps], axis=0) == 0
+        modes = [Component(1.0, *map(np.asarray, frame), np.inf) for frame in self.frames]
+        return np.argmin([mode.squared_distance(y) for mode in modes], axis=0) == 0
 
     def values(self, y: FloatArray) -> dict[str, FloatArray]:
         """Unknowns and derived quantities of draws, shape (chains, draws, d)."""

@@ -89,6 +89,12 @@ def test_one_group_changes_and_the_proposal_has_the_density_of_the_prior(posteri
     expected = log_prior(x, posterior) - log_prior(new, posterior)
     np.testing.assert_allclose(ratio, expected, atol=1e-9)
     names = [n for n in posterior.coordinates.names if n != "f2"]
+    in_coordinates = {tuple(n for n, c in zip(names, row, strict=False) if c) for row in new != x}
+    # On an axis amplitude and level of the velocity follow the flow angle, and so would the
+    # slope, were it not 0 at these points.
+    tied = {"v0", "v_offset"} if posterior is ALONG else set()
+    groups = [{*group, *(tied if "phi0" in group else ())} for group in _GROUPS]
+    assert in_coordinates == {tuple(n for n in names if n in group) for group in groups}
     forward = jax.jit(jax.vmap(posterior.coordinates.forward))
     place = posterior.coordinates.names.index("f2")
     old, now = (np.asarray(forward(np.insert(z[:, :-1], place, 0.0, axis=1))[0]) for z in (x, new))

@@ -20,6 +20,7 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+from jax.scipy.linalg import block_diag
 
 from heterodyne._cores import usable_cores
 from heterodyne._typing import FloatArray, JaxArray
@@ -31,7 +32,7 @@ from heterodyne.optimization.informed import NormalLikelihood, quantities
 from heterodyne.optimization.nlsq.derivatives import differentiate
 from heterodyne.optimization.posterior import Posterior
 from heterodyne.optimization.prior import LogPrior
-from heterodyne.optimization.problem import Problem
+from heterodyne.optimization.problem import Problem, profiled_information
 
 # Difference over which the information is differentiated, in posterior standard deviations.
 _STEP = 0.05
@@ -99,8 +100,7 @@ def bend_at(posterior: Posterior, target: Target, frame: Frame) -> Bend:
     inner = narrowed(posterior, frame)
     # Sigma, the last coordinate, bends nothing.
     factor = np.asarray(inner.factor)[:-1, :-1]
-    steps = _STEP * np.eye(len(factor)) @ factor.T
-    centre = np.asarray(frame.centre)
+    steps, centre = _STEP * factor.T, np.asarray(frame.centre)
     ends = (_information(posterior, target, centre, sign * steps) for sign in (1.0, -1.0))
     after, before = (factor.T @ found @ factor for found in ends)
     symbols = symbols_of((after - before) / (2.0 * _STEP))
@@ -177,16 +177,9 @@ def _of_quantities(
 
     def one(x: JaxArray) -> JaxArray:
         slopes, of_prior = jax.jacfwd(informed)(x)
-        n = len(slopes)
-        own, shared, scaling = (normal.precision[a, b] for a, b in _quarters(n))
-        shared = slopes.T @ shared
-        free = shared @ jnp.linalg.solve(scaling, shared.T)
-        return slopes.T @ own @ slopes - free + prior_weight * of_prior.T @ of_prior
+        every = block_diag(slopes, jnp.eye(posterior.scaling.size))
+        full = every.T @ normal.precision @ every
+        own = profiled_information(full, coordinates.size)
+        return own + prior_weight * of_prior.T @ of_prior
 
     return jax.lax.map(one, y)
-
-
-def _quarters(n: int) -> tuple[tuple[slice, slice], ...]:
-    """Parts of a matrix of quantities and scaling: the first, both, and the second."""
-    first, second = slice(None, n), slice(n, None)
-    return (first, first), (first, second), (second, second)

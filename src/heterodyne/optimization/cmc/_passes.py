@@ -169,8 +169,8 @@ class Drawing:
 
     def _bend(self, target: Target, frames: tuple[Frame, ...]) -> Bend | None:
         # For pairs that count alike the fit has compiled what this takes.
-        possible = target.data.weights is None and len(frames) <= _MOST_BENT
-        return bend_at(self.posterior, target, frames[0]) if possible else None
+        bent = target.data.weights is None and len(frames) <= _MOST_BENT
+        return bend_at(self.posterior, target, frames[0]) if bent else None
 
     def _on_averages(
         self, name: str, target: Target, frame: Frame, points: Proposals

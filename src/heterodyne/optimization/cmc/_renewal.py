@@ -140,9 +140,8 @@ def _exchanged(
     along = _turned(_physics(x, posterior), coordinates, to_axis=False)
     drawn = _turned(drawn, coordinates, to_axis=False)
     velocity, angle = _members(posterior, (_VELOCITY, ("phi0",)))
-    everything = np.zeros((len(x), posterior.size), bool)
-    everything[:, searched(posterior)] = chosen
-    mixed = np.where(everything[:, : coordinates.size], drawn, along)
+    taken = _physics(chosen.astype(float), posterior) > 0.0
+    mixed = np.where(taken, drawn, along)
     reached = chosen | (velocity & chosen[:, angle])
     return _replaced(x, reached, _turned(mixed, coordinates, to_axis=True), posterior)
 

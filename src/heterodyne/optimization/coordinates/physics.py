@@ -32,7 +32,7 @@ _ROWS = tuple(np.array([_INDEX[n] for n in names]) for names in (PREFACTORS, EXP
 _F2, _PHI0 = _INDEX["f2"], _INDEX["phi0"]
 _V0, _BETA, _V_OFFSET = (_INDEX[name] for name in CURVE_PARAMETERS[2])
 # Degrees between flow and axis up to which what is seen of the velocity tells it.
-_STEEPEST = 80.0
+_MOST_OBLIQUE = 80.0
 # Mean of cos 2 (phi - axis) below which no direction is seen better than others.
 _LEAST_ALIGNED = 0.1
 
@@ -320,7 +320,7 @@ def _axis_of(phi: FloatArray, space: ParameterSpace) -> float | None:
     turn = 2.0 * np.deg2rad(phi)
     cosine, sine = np.cos(turn).mean(), np.sin(turn).mean()
     axis = float(np.rad2deg(0.5 * np.arctan2(sine, cosine)))
-    reached = all(abs(axis + end) <= _STEEPEST for end in (phi0.min, phi0.max))
+    reached = all(abs(axis + end) <= _MOST_OBLIQUE for end in (phi0.min, phi0.max))
     return axis if reached and np.hypot(cosine, sine) > _LEAST_ALIGNED else None
 
 

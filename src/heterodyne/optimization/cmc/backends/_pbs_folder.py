@@ -218,19 +218,17 @@ class JobFolder:
 
     def remove(self) -> None:
         """Remove the folder; what cannot be removed is logged."""
+        failure: OSError | None = None
         # A job that has ended may still write its last lines while files are removed.
-        for pause in (*_PAUSES_S, None):
+        for pause in (0.0, *_PAUSES_S):
+            time.sleep(pause)
             try:
                 shutil.rmtree(self.path)
             except OSError as error:
-                if not self.path.exists():
-                    return
-                if pause is None:
-                    _log.warning("%s could not be removed: %s", self.path, error)
-                else:
-                    time.sleep(pause)
-            else:
+                failure = error
+            if not self.path.exists():
                 return
+        _log.warning("%s could not be removed: %s", self.path, failure)
 
     def _result(self, shard: int) -> Path:
         return self.path / f"result_{_name(shard)}.npz"
