@@ -38,8 +38,10 @@ _compile_quickly()
 _keep_compiled_code()
 
 import jax.numpy as jnp  # noqa: E402
+from jax import export  # noqa: E402
+from jax.core import Tracer  # noqa: E402
 
 RUNS_ONCE = {"xla_backend_optimization_level": 0}
 """Options for ``jax.jit`` of code that runs less long than optimising it takes."""
 
-__all__ = ["RUNS_ONCE", "jax", "jnp"]
+__all__ = ["RUNS_ONCE", "Tracer", "export", "jax", "jnp"]

@@ -17,6 +17,7 @@ from heterodyne._typing import FloatArray, JaxArray, Numeric
 from heterodyne.config.parameter_space import ParameterSpace
 from heterodyne.core._jax import RUNS_ONCE, jax, jnp
 from heterodyne.core.ahead import compile_ahead
+from heterodyne.core.kept import kept
 from heterodyne.core.likelihood import PairData, expand_squares, log_likelihood_of_squares, sums
 from heterodyne.core.separable import PairSums
 from heterodyne.optimization.coordinates.curves import WALL
@@ -190,7 +191,7 @@ class Posterior:
         return _scaling_slopes(y, self)
 
 
-@partial(jax.jit, static_argnames="posterior", compiler_options=RUNS_ONCE)
+@kept("posterior", compiler_options=RUNS_ONCE)
 def _prior_curvature(y: JaxArray, noise_scale: Numeric, posterior: Posterior) -> JaxArray:
     def minus(x: JaxArray) -> JaxArray:
         unknowns, log_det = posterior.forward(x)

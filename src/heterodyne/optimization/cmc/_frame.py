@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy as np
 from heterodyne._typing import FloatArray, JaxArray
 from heterodyne.core._jax import RUNS_ONCE, jax, jnp
 from heterodyne.core.ahead import compile_ahead
+from heterodyne.core.kept import kept
 from heterodyne.optimization.nlsq.core import Fit
 from heterodyne.optimization.posterior import Posterior
 from heterodyne.optimization.prior import prior_width
@@ -117,7 +117,7 @@ def _confining(curvature: FloatArray, information: FloatArray) -> FloatArray:
     return information + (vectors * np.maximum(values, 0.0)) @ vectors.T / outer
 
 
-@partial(jax.jit, static_argnames="posterior", compiler_options=RUNS_ONCE)
+@kept("posterior", compiler_options=RUNS_ONCE)
 def _standardised_slopes(y: JaxArray, posterior: Posterior) -> JaxArray:
     """Derivatives of the unknowns but sigma, in widths of their priors, by the coordinates.
 

@@ -22,6 +22,7 @@ import numpy as np
 from heterodyne._cores import usable_cores
 from heterodyne._typing import FloatArray, IntArray, JaxArray
 from heterodyne.core._jax import jax, jnp
+from heterodyne.core.kept import kept
 from heterodyne.core.likelihood import sums
 from heterodyne.optimization.cmc._frame import Frame
 from heterodyne.optimization.cmc._nuts import Target
@@ -78,7 +79,7 @@ def narrowed(posterior: Posterior, frame: Frame) -> Frame:
     return Frame(*jax.device_put((np.asarray(frame.centre)[kept], factor)))
 
 
-@partial(jax.jit, static_argnames="posterior")
+@kept("posterior", returns=Completed)
 def complete(
     points: JaxArray, normal: JaxArray, target: Target, centre: JaxArray, posterior: Posterior
 ) -> Completed:

@@ -29,10 +29,10 @@ from heterodyne.core.likelihood import (
     sum_of_squares,
 )
 from heterodyne.core.physics_cmc import ShardGrid
+from heterodyne.core.traced import traced
 from heterodyne.data.arrays import from_arrays
 from heterodyne.optimization.cmc._array_checks import finite, of_shape
 from heterodyne.optimization.cmc._pair_split import UniquePairs, pair_keys
-from heterodyne.optimization.cmc._traced import traced
 
 _LOG = get_logger(__name__)
 

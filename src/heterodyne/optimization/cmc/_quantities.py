@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from heterodyne._typing import ArrayLike, FloatArray, JaxArray
 from heterodyne.config.parameter_names import PHYSICS_PARAM_NAMES
 from heterodyne.core._jax import jax, jnp
 from heterodyne.core.frames import FrameFunctions, frame_functions
+from heterodyne.core.kept import kept
 from heterodyne.optimization.derived import Derived
 from heterodyne.optimization.posterior import Posterior, Unknowns
 from heterodyne.optimization.prior import draw_columns
@@ -68,7 +68,7 @@ class Quantities:
         return {**self.parameters, **self.derived}
 
 
-@partial(jax.jit, static_argnames="posterior")
+@kept("posterior", returns=Unknowns)
 def _mapped(y: JaxArray, posterior: Posterior) -> Unknowns:
     return jax.vmap(lambda row: posterior.forward(row)[0])(y)
 

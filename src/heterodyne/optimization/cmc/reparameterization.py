@@ -24,7 +24,7 @@ from heterodyne._log import get_logger
 from heterodyne._typing import FloatArray, JaxArray, Numeric
 from heterodyne.config._suggest import not_known
 from heterodyne.core._jax import jnp
-from heterodyne.optimization.cmc._traced import traced
+from heterodyne.core.traced import traced
 from heterodyne.optimization.cmc._unique import unique
 from heterodyne.optimization.coordinates.curves import EXPONENTS, OFFSETS, PREFACTORS
 

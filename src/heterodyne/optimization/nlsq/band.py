@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from heterodyne._typing import FloatArray, JaxArray
 from heterodyne.config.parameter_names import PHYSICS_PARAM_NAMES
-from heterodyne.core._jax import RUNS_ONCE, jax
+from heterodyne.core._jax import RUNS_ONCE
 from heterodyne.core.ahead import compile_ahead
+from heterodyne.core.kept import kept
 from heterodyne.core.likelihood import PairData, separable_form
 from heterodyne.core.separable import DECAY_OF_ROW, Layout, Terms
 
@@ -93,7 +93,7 @@ def band_at(
     return Band(weights, without - scale * cross, without)
 
 
-@partial(jax.jit, compiler_options=RUNS_ONCE)
+@kept(returns=Terms, compiler_options=RUNS_ONCE)
 def _terms(parameters: JaxArray, data: PairData) -> Terms:
     return separable_form(parameters, data)
 

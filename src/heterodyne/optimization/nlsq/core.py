@@ -15,6 +15,7 @@ from heterodyne.core._jax import RUNS_ONCE, jax, jnp
 from heterodyne.core.correlation import correlate_pairs
 from heterodyne.core.frames import frame_functions
 from heterodyne.core.heterodyne_model import HeterodyneModel
+from heterodyne.core.kept import kept
 from heterodyne.core.likelihood import pack_pairs
 from heterodyne.optimization.coordinates.physics import PhysicsCoordinates
 from heterodyne.optimization.derived import Derived
@@ -169,7 +170,7 @@ def _summarise(problem: Problem, modes: Solutions, final: Solutions, sigma: floa
     )
 
 
-@partial(jax.jit, static_argnames=("coordinates", "derived"), compiler_options=RUNS_ONCE)
+@kept("coordinates", "derived", returns=lambda *found: found, compiler_options=RUNS_ONCE)
 def _values_and_slopes(
     y: JaxArray, coordinates: PhysicsCoordinates, derived: Derived
 ) -> tuple[JaxArray, JaxArray, JaxArray, JaxArray]:

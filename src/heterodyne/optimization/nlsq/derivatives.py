@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from concurrent.futures import Executor
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +11,7 @@ from heterodyne._typing import BoolArray, FloatArray, IntArray, JaxArray
 from heterodyne.core._jax import jax, jnp
 from heterodyne.core.ahead import compile_ahead
 from heterodyne.core.information import gram
+from heterodyne.core.kept import kept
 from heterodyne.core.likelihood import PairData
 from heterodyne.optimization.coordinates.physics import PhysicsCoordinates
 from heterodyne.optimization.prior import LogPrior, log_prior_of
@@ -68,7 +68,7 @@ class _Point(NamedTuple):
         return cls(*values, *slopes)
 
 
-@partial(jax.jit, static_argnames=_STATIC)
+@kept("coordinates", "scaling", returns=Derivatives)
 def _differentiate(
     y: JaxArray,
     wanted: JaxArray,

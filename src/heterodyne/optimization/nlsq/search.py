@@ -8,7 +8,6 @@ Evaluating a batch of points is a matrix product, so screening is cheap.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from heterodyne._events import EventSink, Progress, ignore_events
 from heterodyne._typing import FloatArray, JaxArray
 from heterodyne.config.parameter_names import PHYSICS_PARAM_NAMES
 from heterodyne.core._jax import RUNS_ONCE, jax
+from heterodyne.core.kept import kept
 from heterodyne.core.likelihood import PairData
 from heterodyne.optimization.coordinates.curves import EXPONENTS, OFFSETS, PREFACTORS
 from heterodyne.optimization.coordinates.physics import PhysicsCoordinates
@@ -42,7 +42,7 @@ _LARGEST_GROWTH = 100.0
 _INDEX = {name: k for k, name in enumerate(PHYSICS_PARAM_NAMES)}
 
 
-@partial(jax.jit, static_argnames=("coordinates", "scaling"))
+@kept("coordinates", "scaling")
 def _screen(
     points: JaxArray, data: PairData, coordinates: PhysicsCoordinates, scaling: Scaling
 ) -> JaxArray:
@@ -167,7 +167,7 @@ def _off_walls(problem: Problem, y: FloatArray) -> FloatArray:
     return to_coordinates(problem.coordinates.inside(parameters), problem.coordinates)
 
 
-@partial(jax.jit, static_argnames="coordinates", compiler_options=RUNS_ONCE)
+@kept("coordinates", compiler_options=RUNS_ONCE)
 def _parameters(y: JaxArray, coordinates: PhysicsCoordinates) -> JaxArray:
     return jax.vmap(lambda row: coordinates.forward(row)[0])(y)
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 
 from heterodyne._typing import FloatArray, JaxArray
 from heterodyne.config.parameter_names import PHYSICS_PARAM_NAMES
 from heterodyne.core._jax import RUNS_ONCE, jax
+from heterodyne.core.kept import kept
 from heterodyne.core.likelihood import PairData
 from heterodyne.optimization.coordinates.physics import PhysicsCoordinates
 from heterodyne.optimization.prior import draw_prior
@@ -58,7 +57,7 @@ def to_coordinates(parameters: FloatArray, coordinates: PhysicsCoordinates) -> F
     return np.asarray(_inverse(parameters, coordinates))
 
 
-@partial(jax.jit, static_argnames="coordinates", compiler_options=RUNS_ONCE)
+@kept("coordinates", compiler_options=RUNS_ONCE)
 def _inverse(points: JaxArray, coordinates: PhysicsCoordinates) -> JaxArray:
     return jax.vmap(coordinates.inverse)(points)
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from jax.core import Tracer
-
-from heterodyne._typing import Numeric
+from heterodyne.core._jax import Tracer
 
 
-def traced(*values: Numeric) -> bool:
+def traced(*values: object) -> bool:
     """Whether one of the values stands for an unknown while JAX traces a function."""
     return any(isinstance(v, Tracer) for v in values)
