@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
+from itertools import combinations_with_replacement
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from heterodyne.optimization.bind import bind, fit_scaled
 from heterodyne.optimization.cmc._frame import (
     Frame,
     competing_frames,
+    inverse_factor,
     laplace_frame,
     mode_frame,
 )
@@ -107,6 +110,25 @@ def linear_posterior():
     held = (n for n in PHYSICS_PARAM_NAMES if n not in ("D_offset_ref", "v_offset"))
     space = space.fix("offset", *held)
     return Posterior(PhysicsCoordinates.of(space, T), Scaling.of(ScalingMode.AVERAGED, space, 1))
+
+
+def inverse_in_fractions(factor):
+    """Invert a lower triangular matrix without rounding."""
+    rows, n = [[Fraction(x) for x in row] for row in factor.tolist()], len(factor)
+    inverse = [[Fraction(0)] * n for _ in range(n)]
+    for j, i in combinations_with_replacement(range(n), 2):
+        known = sum(rows[i][k] * inverse[k][j] for k in range(j, i))
+        inverse[i][j] = (int(i == j) - known) / rows[i][i]
+    return np.array([[float(x) for x in row] for row in inverse])
+
+
+@pytest.mark.parametrize("narrow", [1.0, 1e-12, 1e-48])
+def test_factors_are_inverted_however_narrow_a_direction_is(narrow):
+    factor = np.tril(np.random.default_rng(3).uniform(1.0, 2.0, size=(5, 5)))
+    factor[2, 2] = narrow
+    np.testing.assert_allclose(inverse_factor(factor), inverse_in_fractions(factor), rtol=1e-13)
+    with pytest.raises(np.linalg.LinAlgError):
+        inverse_factor(np.diag([1.0, 0.0]))
 
 
 @settings(max_examples=10)

@@ -15,6 +15,7 @@ from scipy.special import gammaln, logsumexp
 
 from heterodyne._typing import BoolArray, FloatArray
 from heterodyne.optimization.cmc._draws import kish
+from heterodyne.optimization.cmc._frame import inverse_factor
 
 # (share, factor on the width, degrees of freedom) of the components around a mode.
 _FIRST = ((0.9, 1.05, 8.0), (0.1, 1.6, 4.0))
@@ -67,7 +68,7 @@ class Component(NamedTuple):
     def whitened(self, z: FloatArray) -> FloatArray:
         """Return z such that this distribution has the unit matrix as scale, shape (n, d)."""
         # SciPy's triangular solver has threads of its own, which wait for those of NumPy.
-        return (z - self.centre) @ np.linalg.inv(self.factor).T
+        return (z - self.centre) @ inverse_factor(self.factor).T
 
     def squared_distance(self, z: FloatArray) -> FloatArray:
         """Return squared distances from the centre in widths, shape (n, d) to (n,)."""

@@ -16,7 +16,7 @@ import numpy as np
 from heterodyne._typing import BoolArray, FloatArray, IntArray
 from heterodyne.config.parameter_names import PHYSICS_PARAM_NAMES
 from heterodyne.core._jax import jax
-from heterodyne.optimization.cmc._frame import Frame, apart, mode_frame
+from heterodyne.optimization.cmc._frame import Frame, apart, inverse_factor, mode_frame
 from heterodyne.optimization.coordinates.curves import CURVE_PARAMETERS
 from heterodyne.optimization.nlsq.coarse import coarsened
 from heterodyne.optimization.nlsq.core import Fit
@@ -104,7 +104,7 @@ class _Plateau:
     def spread(self, frame: Frame) -> Frame:
         """Let a frame cover the region, and the rest as if the region had been left out."""
         centre, factor = (np.array(part) for part in frame)
-        inverse = np.linalg.inv(factor)
+        inverse = inverse_factor(factor)
         seen = np.setdiff1d(np.arange(centre.size), self.held)
         precision = (inverse.T @ inverse)[np.ix_(seen, seen)]
         unit = 1.0 / np.sqrt(np.diagonal(precision))
