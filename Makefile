@@ -3,13 +3,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check docs bench calibrate clean
+.PHONY: demo test test-slow check docs bench calibrate clean
 
 demo: $(STAMP)
 	$(BIN)/python -m heterodyne.cli.demo demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow and not slurm'
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
 check: $(STAMP) docs
 	$(BIN)/ruff check .

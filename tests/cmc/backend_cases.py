@@ -64,6 +64,7 @@ def do_closure(task):
 
 
 def do_kill(task):
+    time.sleep(task.get("seconds", 0.0))
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -124,6 +124,7 @@ def walked(case):
     return means, drive(sampler, sampler.start(), lambda draws: False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [FLAT, FLOOR], ids=["alpha_0", "floor"])
 def test_weighed_draws_follow_the_posterior_of_all_pairs(grouped, case):
     means, before = walked(case)
@@ -212,6 +213,7 @@ def many_pairs(grouped, monkeypatch):
     monkeypatch.setattr(_passes.ImportanceSampler, "draws", bad)
 
 
+@pytest.mark.slow
 def test_averages_take_over_where_there_are_many_pairs(independent, many_pairs, monkeypatch):
     fit, c2 = independent
     events = []
@@ -243,6 +245,7 @@ def test_where_points_take_long_few_are_tried_before_averages(
     assert total == getattr(_passes, points)
 
 
+@pytest.mark.slow
 def test_nuts_takes_over_where_averages_do_not_hold(independent, many_pairs, monkeypatch):
     fit, c2 = independent
     monkeypatch.setattr(_averages, "smoothed", equal)

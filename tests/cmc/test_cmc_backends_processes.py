@@ -237,7 +237,7 @@ def test_a_pool_goes_round_and_survives_a_worker(tmp_path):
         }
         assert all("Traceback" in one["traceback"] for one in bad)
         # The other worker takes all tasks now, until it ends as well.
-        pool.submit({"do": "kill"})
+        pool.submit({"do": "kill", "seconds": 0.5})
         pool.submit({"do": "double", "x": 1.0})
         for task in (7, 8):
             with pytest.raises(SamplingError, match=f"task {task} is lost"):
@@ -388,6 +388,7 @@ np.savez(sys.argv[2], **found.run(model, QUICK, KEY))
             np.testing.assert_array_equal(found[name], x)
 
 
+@pytest.mark.slow
 def test_shards_in_processes_are_those_drawn_here():
     given = [shard(0), shard(1)]
     found = MultiprocessingBackend(1).run_shards(given, CONFIG, parameter_space=SPACE)

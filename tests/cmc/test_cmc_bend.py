@@ -136,6 +136,7 @@ def bending(place, case):
     return np.sqrt(np.mean(np.minimum(rest**2, 1e4)))
 
 
+@pytest.mark.slow
 def test_the_posterior_of_one_angle_is_straightened():
     case = one_angle()
     bend = bend_at(*case)

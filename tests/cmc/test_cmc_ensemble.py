@@ -140,6 +140,7 @@ def pose_as(monkeypatch, log_posterior):
     monkeypatch.setattr(Density, "log_prior", lambda _, x: PRIOR.logpdf(x))
 
 
+@pytest.mark.slow
 def test_modes_that_the_fit_missed_have_the_weight_of_their_mass(monkeypatch):
     pose_as(monkeypatch, two_modes)
     first_alone = points_around(np.zeros(4), 1.0)
@@ -315,6 +316,7 @@ def test_copies_of_few_points_are_covered():
         assert sum(c.share for c in found) == pytest.approx(1.0)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_to_the_same_draws_after_any_block(few, tmp_path, monkeypatch):
     monkeypatch.setattr(_ensemble, "_LOOK", 2)
     poor = points_around(coordinates_of(*FLAT), np.array([0.02, 2e2, 1e-3, 0.02]))
@@ -335,6 +337,7 @@ def test_a_run_goes_on_to_the_same_draws_after_any_block(few, tmp_path, monkeypa
         assert found.walks == expected.walks
 
 
+@pytest.mark.slow
 def test_populations_and_blocks_are_counted(few):
     poor = points_around(coordinates_of(*FLAT), np.array([0.02, 2e2, 1e-3, 0.02]))
     sampler = EnsembleSampler(
@@ -366,6 +369,7 @@ def independent():
     return fit_run(CONFIG, measured(c2)), c2
 
 
+@pytest.mark.slow
 def test_walkers_go_on_while_intervals_grow(few, independent, monkeypatch):
     fit, c2 = independent
     monkeypatch.setattr(_importance, "smoothed", lambda w: (np.full(w.size, 1 / w.size), 0.9))
@@ -385,6 +389,7 @@ def test_walkers_go_on_while_intervals_grow(few, independent, monkeypatch):
     assert _record._sampler_health(worse, 0.0)["growth"] == 0.5
 
 
+@pytest.mark.slow
 def test_ensembles_take_over_where_weights_are_bad(few, independent, monkeypatch):
     fit, c2 = independent
     monkeypatch.setattr(_importance, "smoothed", lambda w: (np.full(w.size, 1 / w.size), 0.9))
@@ -402,6 +407,7 @@ def test_ensembles_take_over_where_weights_are_bad(few, independent, monkeypatch
     assert found.draws.engine == "nuts"
 
 
+@pytest.mark.slow
 def test_engines_agree(independent):
     fit, c2 = independent
     walked = analyse(fit, c2, CONFIG.cmc_config(), engine="ensemble")

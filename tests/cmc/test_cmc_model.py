@@ -523,6 +523,7 @@ def test_models_can_be_pickled(name):
     assert found == float(density_of(built)(at))
 
 
+@pytest.mark.slow
 def test_numpyro_takes_the_pooled_models_with_arguments():
     arguments = {**pooled(UPPER), "space": small_space().fix("alpha_ref"), **FIXED}
     start = init_to_value(values={"v0": START["v0"], "sigma": SIGMA})

@@ -245,6 +245,7 @@ def test_a_coordinate_says_its_domain():
     assert one.codomain is dist.constraints.real
 
 
+@pytest.mark.slow
 def test_numpyro_samples_in_coordinates():
     # Far from 1 s the prefactor and the exponent are one direction.
     t = T + 8.0

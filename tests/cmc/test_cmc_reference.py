@@ -44,6 +44,7 @@ def simulated(case):
     return data, c2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_the_default_engine_draws_the_reference_posterior(name):
     case = CASES[name]

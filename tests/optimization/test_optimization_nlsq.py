@@ -337,6 +337,7 @@ def test_data_without_a_finite_sum_of_squares_are_refused(c2, reduced):
         fit_problem(make_problem(bad, reduced.problem.coordinates.space), FEW)
 
 
+@pytest.mark.slow
 def test_the_search_finds_a_fraction_that_stays_at_one():
     truth = TRUTH.copy()
     truth[[PHYSICS_PARAM_NAMES.index(n) for n in ("f0", "f1", "f2")]] = 0.3, 0.2, -8.0

@@ -210,6 +210,7 @@ def excess(problem, found, known):
     return problem.n_pairs * np.log(found.squares[0] / known.squares[0])
 
 
+@pytest.mark.slow
 def test_the_search_finds_a_phase_that_turns_often():
     truth = values()
     problem = simulated(truth)
@@ -218,6 +219,7 @@ def test_the_search_finds_a_phase_that_turns_often():
     assert excess(problem, found, known) < 1.0
 
 
+@pytest.mark.slow
 def test_a_phase_that_averaged_frames_hide_is_found_on_all(monkeypatch):
     truth = values(beta=0.0, v0=4500.0, f3=0.3)
     # More than half a turn from one average of two frames to the next.
