@@ -31,7 +31,7 @@ _PACKAGE = Path(__file__).parents[1]
 # What writes the code that tracing leads to.
 _WRITERS = ("jax", "jaxlib", "numpy", "numpyro", "scipy")
 _FOLDER, _SUFFIX = "traces", ".trace"
-# Files that are kept; a run adds about ten, of 100 KiB.
+# Files that are kept; a run adds about fifteen, of 40 KiB.
 _MOST_FILES = 500
 _CHECKSUM = hashlib.sha256
 
