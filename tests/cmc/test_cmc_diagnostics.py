@@ -84,6 +84,16 @@ def test_nothing_but_constants_is_not_passed():
     assert np.isnan(found.worst_r_hat[1])
 
 
+@pytest.mark.parametrize("n_draws", [500, 1000])
+def test_chains_that_each_stay_elsewhere_are_not_passed(n_draws):
+    """As where importance sampling leaves each group a single point."""
+    x = np.repeat(np.arange(4.0)[:, None], n_draws, axis=1)
+    energy = np.random.default_rng(0).normal(size=x.shape)
+    found = diagnose({"x": x}, energy, np.zeros(x.shape, bool))
+    assert found.r_hat["x"] > 1e6
+    assert not found.passed()
+
+
 def test_a_single_chain_is_compared_with_itself():
     still, drifting = correlated(0.0, 5, 1), correlated(0.0, 5, 1) + np.linspace(0, 3, DRAWS)
     found = diagnosis_of({"still": still, "drifting": drifting})

@@ -309,7 +309,9 @@ def _r_hat(x: FloatArray) -> float:
     # R-hat needs two chains; a single one is compared with itself, first half with second.
     chains = x if x.shape[0] > 1 else np.concatenate([x[:, :half], x[:, -half:]])
     statistics = array_stats()
-    return float(statistics.rhat(np.asarray(chains, float), method="rank"))
+    # Chains that each stay elsewhere have an infinite one.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(statistics.rhat(np.asarray(chains, float), method="rank"))
 
 
 def bfmi(energy: FloatArray) -> tuple[float, ...]:
