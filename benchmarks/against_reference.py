@@ -6,7 +6,6 @@ References are those of ``benchmarks.reference``; the table goes to docs/perform
 from __future__ import annotations
 
 import json
-from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -34,8 +33,8 @@ TEXT = (
 def row(name: str, stored: dict[str, Any]) -> list[str]:
     """Compare one case."""
     reference, names = Reference.of(name), stored["names"]
-    config = (CMCConfig(seed=seed) for seed in range(SEEDS))
-    runs = [analyse(reference.fit, reference.c2, c, NoiseSettings(scale=1.0)) for c in config]
+    configs = (CMCConfig(seed=seed) for seed in range(SEEDS))
+    runs = [analyse(reference.fit, reference.c2, c, NoiseSettings(scale=1.0)) for c in configs]
     draws = np.array([[run.plain.parameters[n] for n in names] for run in runs])
     ess = sum(np.array([run.diagnosis.ess_bulk[n] for n in names]) for run in runs)
     draws = np.moveaxis(draws, 1, 0).reshape(len(names), -1)
@@ -44,10 +43,9 @@ def row(name: str, stored: dict[str, Any]) -> list[str]:
     errors = shift / np.sqrt(1.0 / of_mean + 1.0 / ess)
     width, error = draws.std(axis=1) / sd - 1.0, np.sqrt(0.5 / of_sd + 0.5 / ess)
     far, wide = int(errors.argmax()), int(np.abs(width).argmax())
-    engines = Counter(run.draws.engine for run in runs)
     cells = [
         name,
-        ", ".join(engines),
+        ", ".join(sorted({run.draws.engine for run in runs})),
         f"{errors[far]:.1f} ({names[far]})",
         f"{shift[far]:.3f}",
         f"{width[wide]:+.1%} ({names[wide]})",

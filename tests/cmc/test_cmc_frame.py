@@ -62,6 +62,7 @@ def test_place_is_affine(seed):
     y = np.asarray(frame.place(jnp.asarray(z)))
     expected = frame.centre + np.einsum("ij,abj->abi", frame.factor, z)
     np.testing.assert_allclose(y, expected, rtol=1e-10, atol=1e-10)
+    np.testing.assert_allclose(frame.place(jnp.asarray(frame.find(y))), y, rtol=1e-9, atol=1e-9)
 
 
 @settings(max_examples=20)

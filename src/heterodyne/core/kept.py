@@ -33,7 +33,6 @@ _WRITERS = ("jax", "jaxlib", "numpy", "numpyro", "scipy")
 _FOLDER, _SUFFIX = "traces", ".trace"
 # Files that are kept; a run adds about fifteen, of 40 KiB.
 _MOST_FILES = 500
-_CHECKSUM = hashlib.sha256
 
 
 @dataclass(frozen=True)
@@ -110,32 +109,22 @@ class Kept(Generic[T]):
         return found
 
     def _taken_over(self, form: _Form) -> Any:
-        flat = self._flat(form)
-        path = self._path(form)
-        if path is None:
-            return jax.jit(flat, compiler_options=self._options)
-        exported = _read(path)
-        if exported is None:
-            try:
-                given = [jax.ShapeDtypeStruct(*each) for each in form.types]
-                exported = export.export(jax.jit(flat))(*given)
-            except ValueError:
-                # Some operations cannot be written down; what else is wrong shows in the call.
-                return jax.jit(flat, compiler_options=self._options)
-            _write(path, exported)
+        program, path = self._flat(form), self._path(form)
+        exported = None if path is None else _read(path) or _exported(program, form, path)
+        if exported is not None:
+            program = exported.call
 
-        def called(*leaves: Any) -> Any:
-            return exported.call(*leaves)
+        def named(*leaves: Any) -> Any:
+            return program(*leaves)
 
-        called.__name__ = called.__qualname__ = self.__name__
-        return jax.jit(called, compiler_options=self._options)
+        named.__name__ = named.__qualname__ = self.__name__
+        return jax.jit(named, compiler_options=self._options)
 
-    def _flat(self, form: _Form) -> Callable[..., tuple[Any, ...]]:
+    def _flat(self, form: _Form) -> Callable[..., Any]:
         def flat(*leaves: Any) -> tuple[Any, ...]:
             given = jax.tree.unflatten(form.tree, leaves)
             return tuple(jax.tree.leaves(self._function(**given, **dict(form.static))))
 
-        flat.__name__ = flat.__qualname__ = self.__name__
         return flat
 
     def _path(self, form: _Form) -> Path | None:
@@ -224,13 +213,25 @@ def _code() -> str:
     return " ".join([digest.hexdigest(), *versions, jax.default_backend(), precision])
 
 
+def _exported(program: Callable[..., Any], form: _Form, path: Path) -> export.Exported | None:
+    """Trace a function of arrays and keep the trace; None where it cannot be written down."""
+    try:
+        given = [jax.ShapeDtypeStruct(*each) for each in form.types]
+        exported = export.export(jax.jit(program))(*given)
+    except ValueError:
+        # As for some operations; what else is wrong shows in the call.
+        return None
+    _write(path, exported)
+    return exported
+
+
 def _read(path: Path) -> export.Exported | None:
     try:
         content = path.read_bytes()
     except OSError:
         return None
-    size = _CHECKSUM().digest_size
-    if _CHECKSUM(content[size:]).digest() != content[:size]:
+    size = hashlib.sha256().digest_size
+    if hashlib.sha256(content[size:]).digest() != content[:size]:
         return None
     with suppress(OSError):
         os.utime(path)
@@ -244,7 +245,7 @@ def _write(path: Path, exported: export.Exported) -> None:
     with suppress(OSError):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_bytes(_CHECKSUM(content).digest() + content)
+            partial.write_bytes(hashlib.sha256(content).digest() + content)
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)

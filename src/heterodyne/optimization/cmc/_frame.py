@@ -39,6 +39,10 @@ class Frame(NamedTuple):
         """Map z, shape (..., d), to coordinates."""
         return self.centre + z @ self.factor.T
 
+    def find(self, y: FloatArray) -> FloatArray:
+        """Return z of coordinates, shape (..., d), the inverse of ``place``."""
+        return (y - np.asarray(self.centre)) @ inverse_factor(np.asarray(self.factor)).T
+
     def refined(self, z: FloatArray) -> Frame:
         """Return the frame in which draws of z, shape (n, d), have unit covariance.
 
@@ -220,6 +224,5 @@ def apart(frame: Frame, others: Iterable[Frame]) -> bool:
 
 def _squared_distance(first: Frame, second: Frame) -> float:
     """Squared distance of the centres of two frames in widths of the wider one."""
-    step = np.asarray(first.centre) - np.asarray(second.centre)
-    found = [inverse_factor(np.asarray(frame.factor)) @ step for frame in (first, second)]
+    found = first.find(np.asarray(second.centre)), second.find(np.asarray(first.centre))
     return min(float(z @ z) for z in found)

@@ -24,7 +24,7 @@ from heterodyne.config.cmc import CMCConfig
 from heterodyne.core._jax import jax, jnp
 from heterodyne.core.ahead import compile_ahead
 from heterodyne.optimization.cmc._draws import Draws, Trajectories
-from heterodyne.optimization.cmc._frame import Frame, inverse_factor
+from heterodyne.optimization.cmc._frame import Frame
 from heterodyne.optimization.cmc._nuts import (
     START_ENERGY,
     Kernel,
@@ -237,8 +237,7 @@ class Sampler:
         frame = state.frame
         frame = frame.refined(kept) if self.schedule.full_frame else frame.scaled(kept)
         y = np.asarray(state.frame.place(jnp.asarray(last)))
-        places = (y - np.asarray(frame.centre)) @ inverse_factor(np.asarray(frame.factor)).T
-        return self._started(replace(finished, frame=frame), list(places), step_size)
+        return self._started(replace(finished, frame=frame), list(frame.find(y)), step_size)
 
     def finished(self, state: SamplerState) -> bool:
         """Whether the largest number of draws is reached."""

@@ -18,7 +18,6 @@ from heterodyne.optimization.prior import LogPrior, log_prior_of
 from heterodyne.optimization.problem import Problem, Profile, profile_at, profiled_information
 from heterodyne.optimization.scaling import Scaling
 
-_STATIC = ("coordinates", "scaling")
 _TRACE_OF_PRIOR = 1e-3
 # Points that are evaluated together; such parts share the cores.
 _PART = 4
