@@ -30,7 +30,7 @@ from scipy import stats
 
 from heterodyne._events import Message
 from heterodyne.config.parameter_space import ParameterSpace
-from heterodyne.core._jax import jnp
+from heterodyne.core._jax import jax, jnp
 from heterodyne.core.simulate import simulate_pairs
 from heterodyne.optimization.cmc import _ensemble, _importance, _linear, _passes, _record
 from heterodyne.optimization.cmc._analysis import analyse
@@ -50,7 +50,7 @@ from heterodyne.optimization.cmc._tempering import (
     tempered_step,
     weights_of,
 )
-from heterodyne.optimization.cmc._walkers import Density, accepted, along_axes
+from heterodyne.optimization.cmc._walkers import Density, accepted, along_axes, differences
 from heterodyne.optimization.coordinates.physics import PhysicsCoordinates
 from heterodyne.optimization.posterior import Posterior
 from heterodyne.optimization.scaling import Scaling, ScalingMode
@@ -223,6 +223,23 @@ def test_steps_along_axes_leave_a_distribution_what_it_is():
         assert stats.kstest(column, stats.t(3.0).cdf).pvalue > 1e-3
 
 
+def test_steps_along_differences_change_all_coordinates_or_some():
+    rng = np.random.default_rng(7)
+    # Steps as long as differences of the widest coordinate leave the others hardly any density.
+    width = np.array([1.0, 1.0, 1e4])
+    start = x = width * rng.standard_t(3.0, size=(4000, 3))
+    counts = np.zeros(4)
+    for _ in range(60):
+        new = differences(x, start, rng)
+        counts += np.bincount((new != x).sum(axis=1), minlength=4)
+        gain = (stats.t.logpdf(new / width, 3.0) - stats.t.logpdf(x / width, 3.0)).sum(axis=1)
+        x = np.where((np.log(rng.random(len(x))) < gain)[:, None], new, x)
+    # Of those with a random part of the coordinates all numbers are alike.
+    np.testing.assert_allclose(counts / counts.sum(), [0.125, 0.125, 0.125, 0.625], atol=0.01)
+    for column in (x / width).T:
+        assert stats.kstest(column, stats.t(3.0).cdf).pvalue > 1e-3
+
+
 def test_r_hat_sees_walkers_that_drift_together():
     rng = np.random.default_rng(5)
     still = rng.normal(size=(2, 64, 8))
@@ -285,14 +302,17 @@ def test_walkers_without_density_are_left_behind():
     assert not accepted(walkers, lost, 0.0, 0.5, rng).any()
 
 
-def test_priors_beyond_the_range_of_the_coordinates_give_walkers():
+def test_walkers_are_draws_from_priors_that_leave_the_fraction_constant():
     space = ParameterSpace()
-    t = 0.1 * np.arange(1.0, 301.0)
-    scaling = Scaling.of(ScalingMode.INDIVIDUAL, space, 1)
-    density = Density(Posterior(PhysicsCoordinates.of(space, t), scaling), target_of(*FLAT))
-    walkers = from_prior(density, 64, np.random.default_rng(0))
-    assert walkers.x.shape[0] == 64
-    assert np.isfinite(walkers.x).all()
+    chart = PhysicsCoordinates.of(space, 0.1 * np.arange(1.0, 301.0))
+    posterior = Posterior(chart, Scaling.of(ScalingMode.INDIVIDUAL, space, 1))
+    walkers = from_prior(Density(posterior, target_of(*FLAT)), 1024, np.random.default_rng(0))
+    assert np.isfinite(log_prior(walkers.x, posterior)).all()
+    y = np.insert(walkers.x[:, :-1], chart.names.index("f2"), 0.0, axis=1)
+    found = np.asarray(jax.jit(jax.vmap(chart.forward))(y)[0])[:, chart.names.index("f1")]
+    low, high = (stats.norm.cdf(x, 0.0, 5.0) for x in (-10.0, 10.0))
+    shares = (stats.norm.cdf(found, 0.0, 5.0) - low) / (high - low)
+    assert stats.kstest(shares, "uniform").pvalue > 1e-3
 
 
 def test_fitted_mixtures_have_the_density_of_narrow_and_broad_parts():

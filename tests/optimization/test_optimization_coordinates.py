@@ -58,13 +58,6 @@ def interior(shares, space):
     low, high = limits(space)
     ratio = np.where(LOG_SPACE, high / np.where(LOG_SPACE, low, 1.0), 1.0)
     points = np.where(LOG_SPACE, low * ratio**shares, low + (high - low) * shares)
-    f1, f2 = points[..., INDEX["f1"]], points[..., INDEX["f2"]]
-    # The chart holds amplitudes of the fraction at mid-window from exp(-200) up to where
-    # f3 drowns in them.
-    rising, reach = f1 > 0, 1.0 / np.maximum(np.abs(f1), 1e-3)
-    low = np.where(rising, -5.0, -170.0) * reach
-    high = np.where(rising, 170.0, 5.0) * reach
-    points[..., INDEX["f2"]] = np.clip(f2, T.mean() + low, T.mean() + high)
     fixed = [k for k, n in enumerate(PHYSICS_PARAM_NAMES) if not space[n].vary]
     points[..., fixed] = [space[PHYSICS_PARAM_NAMES[k]].value for k in fixed]
     return points
@@ -152,7 +145,9 @@ def widths(y, coordinates):
         span = (high - low)[INDEX[exponent]]
         unit[:, INDEX[exponent]] = 0.05 * span
         if all(space[n].vary for n in (prefactor, exponent, offset)):
-            unit[:, INDEX[exponent]] *= np.exp(full[:, INDEX[prefactor]])
+            # The slope of a fraction that is clipped grows no more with its amplitude.
+            most = 3.0 if prefactor == "f0" else 200.0
+            unit[:, INDEX[exponent]] *= np.exp(np.clip(full[:, INDEX[prefactor]], -200.0, most))
         unit[:, INDEX[offset]] = 0.02 * (high - low)[INDEX[offset]]
     unit[:, INDEX["f2"]] = 0.3 if {"f0", "f2"} <= set(coordinates.names) else 1.0
     return unit[:, coordinates.indices]
@@ -171,10 +166,7 @@ def test_images_lie_inside_the_bounds(fixed):
     # Far outside the walls, where the density is nothing, a bound may be touched.
     for size, margin, reach, least in ((1.0, 0.0, 30.0, 8), (30.0, 1e-9, np.inf, 2)):
         parameters, log_det, _, gradient = map(np.asarray, images(y + size * step, coordinates))
-        f1, f2 = parameters[:, INDEX["f1"]], parameters[:, INDEX["f2"]]
-        log_change = f1 * (T.mean() - f2)
-        in_chart = (log_change > -190.0) & (log_change < 9.0)
-        allowed = in_chart & np.isfinite(log_det) & (log_det > original - reach)
+        allowed = np.isfinite(log_det) & (log_det > original - reach)
         assert allowed.sum() >= least
         room = margin * (high - low)
         inside = (low - room < parameters) & (parameters < high + room)

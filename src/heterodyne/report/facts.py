@@ -140,6 +140,7 @@ def _sampler_facts(s: Mapping[str, Any]) -> list[tuple[str, object]]:
         ("Acceptance of draws from priors", _if_known(s.get("acceptance_of_prior"), percent)),
         ("Acceptance of new shapes", _if_known(s.get("acceptance_of_shapes"), percent)),
         ("Acceptance along axes", _if_known(s.get("acceptance_of_axes"), percent)),
+        ("Acceptance of swaps", _if_known(s.get("acceptance_of_swaps"), percent)),
         ("Longest trajectory", _if_known(s.get("longest_trajectory"), _gradients)),
     ]
 

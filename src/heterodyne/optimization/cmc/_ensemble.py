@@ -31,7 +31,7 @@ from heterodyne.optimization.cmc._mixture import (
     weighed,
 )
 from heterodyne.optimization.cmc._nuts import Target
-from heterodyne.optimization.cmc._renewal import renewed, reshaped
+from heterodyne.optimization.cmc._renewal import renewed, reshaped, swapped
 from heterodyne.optimization.cmc._tempering import from_prior, tempered_step
 from heterodyne.optimization.cmc._walkers import (
     Density,
@@ -53,9 +53,10 @@ _BLOCK, _KEEP, _ADAPTED = 40, 8, 8
 # R-hat does not see what is missing; parts of that many blocks tell whether intervals grow.
 _LOOK = 16
 # Kinds of steps, and their order.
-_DIFFERENCE, _INDEPENDENT, _RENEWED, _RESHAPED, _AXIS = range(5)
+_DIFFERENCE, _INDEPENDENT, _RENEWED, _RESHAPED, _AXIS, _SWAPPED = range(6)
 _KINDS = (
-    _DIFFERENCE, _INDEPENDENT, _AXIS, _RENEWED, _DIFFERENCE, _INDEPENDENT, _AXIS, _RESHAPED,
+    _DIFFERENCE, _INDEPENDENT, _AXIS, _RENEWED, _DIFFERENCE, _SWAPPED,
+    _DIFFERENCE, _INDEPENDENT, _AXIS, _RESHAPED,
 )  # fmt: skip
 _COMPONENTS, _FIRST_COMPONENTS = 24, 12
 _FITTED = 0.7
@@ -83,8 +84,9 @@ class EnsembleState(NamedTuple):
         first: The same of the mixture before adaptation, which stays as a part.
         kept: Coordinates of all unknowns, shape (kept, n, d).
         log_density: Log density of these, shape (kept, n).
-        accepted: Steps that were accepted and proposed, shape (5, 2): along differences,
-            from the mixture, from the priors, of shapes from the priors, and along axes.
+        accepted: Steps that were accepted and proposed, shape (6, 2): along differences,
+            from the mixture, from the priors, of shapes from the priors, along axes, and swaps
+            of the components.
     """
 
     walkers: Walkers
@@ -168,7 +170,7 @@ class EnsembleSampler:
             first=(),
             kept=np.empty((0, 0, d)),
             log_density=np.empty((0, 0)),
-            accepted=np.zeros((_AXIS + 1, 2)),
+            accepted=np.zeros((_SWAPPED + 1, 2)),
         )
 
     def advance(self, state: EnsembleState) -> EnsembleState:
@@ -222,7 +224,7 @@ class EnsembleSampler:
     def _walked(self, state: EnsembleState, rng: np.random.Generator) -> EnsembleState:
         adapting = state.n_blocks < 0
         walkers = state.walkers
-        counts, kept = np.zeros((_AXIS + 1, 2)), []
+        counts, kept = np.zeros((_SWAPPED + 1, 2)), []
         for step in range(1, _BLOCK + 1):
             kind = _KINDS[step % len(_KINDS)]
             proposed, ratio = self._proposed(kind, state, walkers.x, rng)
@@ -245,6 +247,8 @@ class EnsembleSampler:
             return renewed(x, self.posterior, rng)
         if kind == _RESHAPED:
             return reshaped(x, self.posterior, rng)
+        if kind == _SWAPPED:
+            return swapped(x, self.posterior, rng)
         if kind == _AXIS:
             return along_axes(x, state.reference, rng), 0.0
         return differences(x, state.reference, rng), 0.0

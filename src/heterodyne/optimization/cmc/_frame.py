@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg import solve_triangular
+from scipy.linalg import get_lapack_funcs
 
 from heterodyne._typing import FloatArray, JaxArray
 from heterodyne.core._jax import RUNS_ONCE, jax, jnp
@@ -22,6 +22,8 @@ _SHRINKAGE = 10.0
 COMPETING = 20.0
 # Most modes that are sampled.
 _MOST_MODES = 4
+# SciPy's solver for triangles starts threads even for small ones, which wait for those of NumPy.
+(_invert_triangle,) = get_lapack_funcs(("trtri",), dtype=np.float64)
 
 
 class Frame(NamedTuple):
@@ -74,7 +76,10 @@ def inverse_factor(factor: FloatArray) -> FloatArray:
     Raises:
         numpy.linalg.LinAlgError: An element of the diagonal is zero.
     """
-    return solve_triangular(factor, np.eye(len(factor)), lower=True, check_finite=False)
+    inverse, zero = _invert_triangle(factor, lower=1)
+    if zero:
+        raise np.linalg.LinAlgError(f"Element {zero} of the diagonal is zero.")
+    return np.tril(inverse)
 
 
 def posterior_mode(posterior: Posterior, fit: Fit, rank: int = 0) -> FloatArray:

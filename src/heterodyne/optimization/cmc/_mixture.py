@@ -67,7 +67,6 @@ class Component(NamedTuple):
 
     def whitened(self, z: FloatArray) -> FloatArray:
         """Return z such that this distribution has the unit matrix as scale, shape (n, d)."""
-        # SciPy's triangular solver has threads of its own, which wait for those of NumPy.
         return (z - self.centre) @ inverse_factor(self.factor).T
 
     def squared_distance(self, z: FloatArray) -> FloatArray:

@@ -173,10 +173,7 @@ def _plateaus(problem: Problem, parameters: FloatArray, seed: int) -> Iterator[_
         rows[:, places] = np.resize(inside, (_KEPT, len(places)))
         held = np.array([coordinates.names.index(name) for name in free])
         points = to_coordinates(coordinates.inside(rows), coordinates)[: len(inside), held]
-        # Amplitudes beyond what floating point holds have no coordinates.
-        points = points[np.isfinite(points).all(axis=1)]
-        if len(points) >= _FEWEST:
-            yield _summarised(held, points)
+        yield _summarised(held, points)
 
 
 def _summarised(held: IntArray, points: FloatArray) -> _Plateau:

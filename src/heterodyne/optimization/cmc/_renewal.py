@@ -3,7 +3,8 @@
 What the data hardly see follows its prior, whose tails reach far: walkers that step along
 differences of each other take very long to get there. A draw from the prior is there at once,
 and is accepted by the ratio of the likelihoods alone. Of a curve whose value the data do see,
-but not its shape, prefactor and exponent are drawn, and the offset keeps that value.
+but not its shape, prefactor and exponent are drawn, and the offset keeps that value. Where data
+do not tell which component is which, the two transports change places.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ _GROUPS = (
 _PLACES = {name: k for k, name in enumerate(PHYSICS_PARAM_NAMES)}
 _ROWS: IntArray = np.array([[_PLACES[name] for name in curve] for curve in CURVE_PARAMETERS])
 _F2, _OF_FRACTION = _PLACES["f2"], len(CURVE_PARAMETERS) - 1
+# Parameters in the order in which they take the places of _EITHER when components are swapped.
+_EITHER, _OTHER = (*_REFERENCE, *_SAMPLE), (*_SAMPLE, *_REFERENCE)
 # Where a curve keeps its value, in spreads from the reference time: anywhere in the window.
 _REACH = 3.0**0.5
 
@@ -99,6 +102,39 @@ def reshaped(
     new = _replaced(x, members[curve], reached, posterior)
     ratio = log_prior(x, posterior) - log_prior(new, posterior)
     return new, ratio + np.where((new != x).any(axis=1), of_offset, 0.0)
+
+
+def swapped(
+    x: FloatArray, posterior: Posterior, rng: np.random.Generator
+) -> tuple[FloatArray, FloatArray]:
+    """Propose that the transports of reference and sample change places.
+
+    With this goes either a fraction drawn from the priors, or f3 to 1 - f3, which exchanges the
+    amplitudes of a fraction that does not change.
+
+    Args:
+        x: Points, shape (n, m).
+        posterior: Map and priors.
+        rng: Random numbers.
+
+    Returns:
+        The points, and the log density of proposing the old points over that of these.
+    """
+    space, n = posterior.coordinates.space, len(x)
+    mirrored = rng.random(n) < 0.5
+    drawn = draw_columns(space, PHYSICS_PARAM_NAMES, rng, n)
+    if not all(space[name].vary for name in (*_EITHER, "f3")):
+        return x, np.zeros(n)
+    y = _physics(x, posterior)
+    parts = in_parts(
+        lambda rows: [*map(np.asarray, _swapped(y[rows], drawn[rows], mirrored[rows], posterior))],
+        n,
+    )
+    reached, of_swap = (np.concatenate(column)[:n] for column in zip(*parts, strict=True))
+    members = _members(posterior, ((*_EITHER, *_FRACTION, "f2"),))
+    new = _replaced(x, members[0], reached, posterior)
+    ratio = log_prior(x, posterior) - log_prior(new, posterior)
+    return new, ratio + np.where((new != x).any(axis=1), of_swap, 0.0)
 
 
 def log_prior(x: FloatArray, posterior: Posterior) -> FloatArray:
@@ -184,10 +220,7 @@ def _reshaped(
 ) -> tuple[JaxArray, JaxArray]:
     """Coordinates with curves redrawn, and the log prior of the new offsets over the old."""
     coordinates = posterior.coordinates
-    low, high = (
-        jnp.asarray([getattr(coordinates.space[name], end) for name in PHYSICS_PARAM_NAMES])
-        for end in ("min", "max")
-    )
+    low, high = _bounds(coordinates)
     offsets = _ROWS[:, 2]
     prior = LogPrior.of(coordinates.space, tuple(PHYSICS_PARAM_NAMES[k] for k in offsets))
 
@@ -212,6 +245,43 @@ def _reshaped(
         return reached, prior(new[offsets]) - prior(old[offsets])
 
     return mapped(one, (physics, drawn, curve, at))
+
+
+@partial(jax.jit, static_argnames="posterior")
+def _swapped(
+    physics: JaxArray, drawn: JaxArray, mirrored: JaxArray, posterior: Posterior
+) -> tuple[JaxArray, JaxArray]:
+    """Coordinates with components swapped, and the log prior of what was moved over the old."""
+    coordinates = posterior.coordinates
+    either, other, fraction = (
+        np.array([_PLACES[n] for n in names]) for names in (_EITHER, _OTHER, (*_FRACTION, "f2"))
+    )
+    f3 = _PLACES["f3"]
+    moved = np.append(either, f3)
+    low, high = (bound[moved] for bound in _bounds(coordinates))
+    of_transports = LogPrior.of(coordinates.space, _EITHER)
+    of_f3 = LogPrior.of(coordinates.space, ("f3",))
+
+    def one(part: tuple[JaxArray, ...]) -> tuple[JaxArray, JaxArray]:
+        y, drawn, mirrored = part
+        old = coordinates.forward(y)[0]
+        new = old.at[either].set(old[other])
+        drawn = new.at[fraction].set(drawn[fraction])
+        new = jnp.where(mirrored, new.at[f3].set(1.0 - old[f3]), drawn)
+        inside = ((low < new[moved]) & (new[moved] < high)).all()
+        reached = jnp.where(inside, coordinates.inverse(jnp.where(inside, new, old)), jnp.nan)
+        # What is drawn from its prior is proposed with it; the rest takes its prior along.
+        gained = of_transports(new[either]) - of_transports(old[either])
+        changed = of_f3(new[f3][None]) - of_f3(old[f3][None])
+        return reached, gained + jnp.where(mirrored, changed, 0.0)
+
+    return mapped(one, (physics, drawn, mirrored))
+
+
+def _bounds(coordinates: PhysicsCoordinates) -> tuple[JaxArray, JaxArray]:
+    """Bounds of all physics parameters, shape (14,) each."""
+    rows = [coordinates.space[name] for name in PHYSICS_PARAM_NAMES]
+    return jnp.asarray([p.min for p in rows]), jnp.asarray([p.max for p in rows])
 
 
 def _members(posterior: Posterior, groups: tuple[tuple[str, ...], ...]) -> BoolArray:

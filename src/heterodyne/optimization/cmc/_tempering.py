@@ -16,7 +16,12 @@ from heterodyne._typing import FloatArray, IntArray
 from heterodyne.optimization.cmc._draws import kish, systematic
 from heterodyne.optimization.cmc._linear import searched
 from heterodyne.optimization.cmc._mixture import Mixture, covering
-from heterodyne.optimization.cmc._renewal import physics_from_prior
+from heterodyne.optimization.cmc._renewal import (
+    physics_from_prior,
+    renewed,
+    reshaped,
+    swapped,
+)
 from heterodyne.optimization.cmc._walkers import (
     Density,
     Walkers,
@@ -31,11 +36,11 @@ _WORTH = 0.5
 # Steps at each power, and which of them draw from a mixture, which is fitted before the first of
 # these, when walkers that were picked several times have parted.
 _STEPS, _EVERY, _FIRST = 12, 4, 3
+# Proposals that priors make, one after the other in place of every fourth step.
+_OF_PRIORS, _AFTER = (renewed, reshaped, swapped), 1
 _COMPONENTS = 6
 # Share of a broad component beside the mixture that is fitted.
 _BROAD = 0.1
-# Rounds of draws in search of those that the coordinates hold.
-_ROUNDS = 50
 # A smaller rise of the power is no progress.
 _SMALLEST = 1e-12
 _HALVINGS = 50
@@ -49,15 +54,8 @@ def from_prior(density: Density, count: int, rng: np.random.Generator) -> Walker
         count: Number of walkers.
         rng: Random numbers.
     """
-    found: list[FloatArray] = []
-    for _ in range(_ROUNDS):
-        x = _drawn(density.posterior, float(density.target.noise_scale), count, rng)
-        found.append(x[np.isfinite(x).all(axis=1)])
-        if sum(map(len, found)) >= count:
-            break
-    # Priors so wide that few draws lie within the range of the coordinates repeat these.
-    x = np.concatenate(found)
-    return density.divided_at(np.resize(x, (count, x.shape[1])), rng)
+    x = _drawn(density.posterior, float(density.target.noise_scale), count, rng)
+    return density.divided_at(x, rng)
 
 
 def _drawn(
@@ -100,6 +98,11 @@ def tempered_step(
             mixtures = [
                 covering(x, _COMPONENTS, _BROAD, rng) for x in np.split(walkers.x, n_populations)
             ]
+        if step % _EVERY == _AFTER:
+            propose = _OF_PRIORS[step // _EVERY % len(_OF_PRIORS)]
+            proposed, ratio = propose(walkers.x, density.posterior, rng)
+            walkers = _stepped(density, walkers, proposed, ratio, raised, rng)
+            continue
         order = [k * size + rng.permutation(size) for k in range(n_populations)]
         halves = np.stack(order).reshape(n_populations, 2, size // 2)
         for moving, still in ((0, 1), (1, 0)):
@@ -163,6 +166,19 @@ def _moved(
         proposed.append(new)
         log_ratio.append(ratio)
     rows = moving.ravel()
-    new = density.divided_at(np.concatenate(proposed), rng)
-    where = accepted(walkers.at(rows), new, np.concatenate(log_ratio), power, rng)
-    return walkers.changed(rows[where], new.at(where))
+    points, ratio = np.concatenate(proposed), np.concatenate(log_ratio)
+    return walkers.changed(rows, _stepped(density, walkers.at(rows), points, ratio, power, rng))
+
+
+def _stepped(
+    density: Density,
+    walkers: Walkers,
+    proposed: FloatArray,
+    log_ratio: FloatArray,
+    power: float,
+    rng: np.random.Generator,
+) -> Walkers:
+    """Move walkers to the proposed points that are accepted."""
+    new = density.divided_at(proposed, rng)
+    where = accepted(walkers, new, log_ratio, power, rng)
+    return walkers.changed(np.flatnonzero(where), new.at(where))

@@ -27,6 +27,8 @@ from heterodyne.optimization.posterior import Posterior
 _STEP, _SHORTEST = 2.38, 0.05
 # Share of steps as long as the difference, which lead from mode to mode.
 _WHOLE = 0.1
+# Share of steps that change a part of the coordinates.
+_PARTIAL = 0.5
 # Shortest and longest steps along an axis, over the spread of the points.
 _AXIS_STEPS = (0.02, 3.0)
 # Added to steps, over the spread of the points: keeps them from a subspace.
@@ -116,20 +118,25 @@ def differences(x: FloatArray, others: FloatArray, rng: np.random.Generator) -> 
     """Propose steps along differences of two other points (ter Braak, 2006).
 
     Statistics and Computing 16, 239. The proposal is symmetric as long as the others do
-    not move with x.
+    not move with x. Some steps change a random part of the coordinates (Vrugt and others,
+    International Journal of Nonlinear Sciences and Numerical Simulation 10, 273, 2009): what
+    follows a wide prior then does not keep the rest from moving.
 
     Args:
         x: Points, shape (n, m).
         others: Points that the differences are of, shape (k, m).
         rng: Random numbers.
     """
-    (n, m), k = x.shape, len(others)
+    n, k = len(x), len(others)
     first = rng.integers(0, k, n)
     second = (first + rng.integers(1, k, n)) % k
-    length = _STEP / np.sqrt(2.0 * m) * np.exp(rng.uniform(np.log(_SHORTEST), 0.0, n))
+    share = np.where(rng.random(n) < _PARTIAL, rng.random(n), 1.0)
+    chosen = rng.random(x.shape) < share[:, None]
+    size = np.maximum(chosen.sum(axis=1), 1)
+    length = _STEP / np.sqrt(2.0 * size) * np.exp(rng.uniform(np.log(_SHORTEST), 0.0, n))
     length = np.where(rng.random(n) < _WHOLE, 1.0, length)
     noise = _JITTER * others.std(axis=0) * rng.normal(size=x.shape)
-    return x + length[:, None] * (others[first] - others[second]) + noise
+    return x + np.where(chosen, length[:, None] * (others[first] - others[second]) + noise, 0.0)
 
 
 def along_axes(x: FloatArray, others: FloatArray, rng: np.random.Generator) -> FloatArray:

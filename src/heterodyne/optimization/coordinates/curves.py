@@ -16,6 +16,10 @@ Sampled are not level and slope at t0 but mean and slope between two knots x = -
 
 because a change of curvature moves the former and hardly the latter: at the nodes of a Gauss
 rule a parabola has its mean and its mean slope.
+
+Priors in which f1 f2 is large let log m of the fraction reach any size, where the fraction is
+constant. Level and slope of the fraction therefore hold, in place of m, a function that grows no
+faster than log m where the fraction is clipped. Both are shears, so that determinants stay exact.
 """
 
 from __future__ import annotations
@@ -32,8 +36,14 @@ from heterodyne.config.parameter_space import ParameterSpace
 from heterodyne.core._jax import jnp
 from heterodyne.optimization.coordinates.walls import bend, unbend
 
-# No fraction or rate comes near exp(-200), and second derivatives stay in range.
+# What a fraction or rate of less than exp(-200) adds is nothing, and second derivatives stay in
+# range.
 LOG_TINY = -200.0
+# Beyond the log amplitude of any fraction, so that the priors of f0, f1 and f2 bound it.
+_FAR = 1e9
+# Log amplitudes from which on the curves' levels grow with log m alone. A fraction is clipped
+# long before; no rate comes near.
+_CLIPPED = np.array([-LOG_TINY, -LOG_TINY, -LOG_TINY, 3.0])
 WALL = 0.05
 LOG_WALL = 0.3
 # Product of exponent and distance of the knots beyond which digits would be lost: there the
@@ -104,8 +114,8 @@ class Curves:
         tiny = math.exp(LOG_TINY)
         low, high, value = (np.log(np.maximum(x, tiny)) for x in raw[:3])
         free = np.array([False, False, False, self.ridge])
-        low = np.where(free, LOG_TINY, np.where(raw.vary, low, value))
-        high = np.where(free, -LOG_TINY, np.where(raw.vary, high, value))
+        low = np.where(free, -_FAR, np.where(raw.vary, low, value))
+        high = np.where(free, _FAR, np.where(raw.vary, high, value))
         return _Settings(low, high, value, raw.vary)
 
     @cached_property
@@ -153,9 +163,9 @@ class Curves:
         log_det += jnp.where(self.prefactor.vary, log_slopes, 0.0)
 
         slope, log_slopes = bend(y.exponent, *self._slope_walls(log_m, shift))
-        exponent = jnp.where(self.sheared, slope * jnp.exp(-log_m), exponent)
-        log_det += jnp.where(self.sheared, log_slopes - log_m, 0.0)
-        offset = jnp.where(o.vary, level - jnp.exp(log_m), o.value)
+        exponent = jnp.where(self.sheared, slope / _growth(log_m), exponent)
+        log_det += jnp.where(self.sheared, log_slopes - _log_growth(log_m), 0.0)
+        offset = jnp.where(o.vary, level - _height(log_m), o.value)
         return CurveValues(log_m, exponent, offset), log_det.sum()
 
     def inverse(self, values: CurveValues, shift: JaxArray | FloatArray) -> CurveCoordinates:
@@ -163,11 +173,11 @@ class Curves:
         e = self.exponent
         log_m, exponent, offset = values
         lowest, highest = self._amplitude_range(exponent, shift)
-        level = offset + jnp.exp(log_m)
+        level = offset + _height(log_m)
         y_level = unbend(level, *self._level_walls(lowest, highest))
         y_amplitude = unbend(log_m, *self._amplitude_walls(level, lowest, highest))
         alone = unbend(exponent, e.low, e.high, WALL * (e.high - e.low))
-        slope = unbend(exponent * jnp.exp(log_m), *self._slope_walls(log_m, shift))
+        slope = unbend(exponent * _growth(log_m), *self._slope_walls(log_m, shift))
         return self._at_knots(
             CurveCoordinates(y_amplitude, jnp.where(self.sheared, slope, alone), y_level)
         )
@@ -180,7 +190,7 @@ class Curves:
         Returns:
             Coordinates at the reference, and log of the derivative of the slope.
         """
-        m, knots = _amplitude(y.amplitude), np.array(self.knots)
+        m, knots = _growth(y.amplitude), np.array(self.knots)
         most = _most_turn(m)
         turn, log_slope = _arcsinh(y.exponent * knots / m, most)
         return (
@@ -194,7 +204,7 @@ class Curves:
 
     def _at_knots(self, y: CurveCoordinates) -> CurveCoordinates:
         """Undo ``_at_reference``."""
-        m, knots = _amplitude(y.amplitude), np.array(self.knots)
+        m, knots = _growth(y.amplitude), np.array(self.knots)
         most, turn = _most_turn(m), y.exponent * knots / m
         return CurveCoordinates(
             y.amplitude,
@@ -211,21 +221,19 @@ class Curves:
         at = exponent * wall_shift
         low = jnp.where(self.sheared, jnp.minimum(*ends), at) + self.prefactor.low
         high = jnp.where(self.sheared, jnp.maximum(*ends), at) + self.prefactor.high
-        # A steep fraction over a long window overflows, and with it every derivative.
-        return jnp.maximum(low, LOG_TINY), jnp.minimum(high, -LOG_TINY)
+        return low, high
 
     def _level_walls(
         self, lowest: JaxArray, highest: JaxArray
     ) -> tuple[JaxArray, JaxArray, FloatArray]:
         o = self.offset
-        return jnp.exp(lowest) + o.low, jnp.exp(highest) + o.high, 0.4 * WALL * (o.high - o.low)
+        return _height(lowest) + o.low, _height(highest) + o.high, 0.4 * WALL * (o.high - o.low)
 
     def _amplitude_walls(
         self, level: JaxArray, lowest: JaxArray, highest: JaxArray
     ) -> tuple[JaxArray, JaxArray, float]:
-        o, tiny = self.offset, math.exp(LOG_TINY)
-        at_least = jnp.log(jnp.maximum(level - o.high, tiny))
-        at_most = jnp.log(jnp.maximum(level - o.low, tiny))
+        o = self.offset
+        at_least, at_most = _log_amplitude(level - o.high), _log_amplitude(level - o.low)
         low = jnp.where(o.vary, jnp.maximum(lowest, at_least), lowest)
         high = jnp.where(o.vary, jnp.minimum(highest, at_most), highest)
         # Where the prefactor is fixed the range is a point; the result is not used then.
@@ -241,13 +249,32 @@ class Curves:
         ends = ((log_m - p.high) * inverse, (log_m - p.low) * inverse)
         low = jnp.where(flat, e.low, jnp.maximum(e.low, jnp.minimum(*ends)))
         high = jnp.where(flat, e.high, jnp.minimum(e.high, jnp.maximum(*ends)))
-        m = jnp.exp(log_m)
+        m = _growth(log_m)
         low, high = jnp.where(self.sheared, low, -1.0), jnp.where(self.sheared, high, 1.0)
         return low * m, high * m, m * (WALL * (e.high - e.low))
 
 
-def _amplitude(y: JaxArray) -> JaxArray:
-    return jnp.exp(jnp.clip(y, LOG_TINY, -LOG_TINY))
+def _log_growth(log_m: JaxArray) -> JaxArray:
+    return jnp.clip(log_m, LOG_TINY, _CLIPPED)
+
+
+def _growth(log_m: JaxArray) -> JaxArray:
+    """Return m, within the range in which it makes a difference: shape (4,)."""
+    return jnp.exp(_log_growth(log_m))
+
+
+def _height(log_m: JaxArray) -> JaxArray:
+    """Return m, straight in log m where a fraction is clipped: shape (4,)."""
+    near = jnp.minimum(log_m, _CLIPPED)
+    return jnp.exp(near) * (1.0 + log_m - near)
+
+
+def _log_amplitude(height: JaxArray) -> JaxArray:
+    """Invert ``_height``, shape (4,); far below all amplitudes where there is none."""
+    top = np.exp(_CLIPPED)
+    known = height > math.exp(LOG_TINY)
+    inner = jnp.log(jnp.where(known, jnp.minimum(height, top), 1.0))
+    return jnp.where(known, inner + jnp.maximum(height / top - 1.0, 0.0), -_FAR)
 
 
 def _most_turn(m: JaxArray) -> JaxArray:
