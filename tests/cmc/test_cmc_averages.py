@@ -217,7 +217,8 @@ def many_pairs(grouped, monkeypatch):
 def test_averages_take_over_where_there_are_many_pairs(independent, many_pairs, monkeypatch):
     fit, c2 = independent
     events = []
-    found = analyse(fit, c2, CONFIG.cmc_config(), on_event=events.append)
+    config = replace(CONFIG.cmc_config(), min_ess=0)
+    found = analyse(fit, c2, config, on_event=events.append)
     assert found.draws.engine == AVERAGED
     (said,) = [e.text for e in events if isinstance(e, Message)]
     assert "ensemble sampling of averaged frames takes over" in said

@@ -217,6 +217,23 @@ def test_draws_of_devices_are_put_behind_each_other():
         combine_shard_samples([{"a": np.ones(2)}, {"b": np.ones(2)}])
 
 
+def test_vectors_of_devices_are_put_behind_each_other():
+    parts = [
+        {"a": np.arange(float(n)), "v": np.arange(2.0 * n).reshape(n, 2), "m": np.ones((n, 2, 2))}
+        for n in (3, 2)
+    ]
+    found = combine_shard_samples(parts)
+    np.testing.assert_array_equal(found["a"], [0, 1, 2, 0, 1])
+    np.testing.assert_array_equal(found["v"], [[0, 1], [2, 3], [4, 5], [0, 1], [2, 3]])
+    assert found["m"].shape == (5, 2, 2)
+    wider = parts[1] | {"v": np.ones((2, 3))}
+    with pytest.raises(DataError, match=r"shard_results\[1\].*v \(2, 3\)"):
+        combine_shard_samples([parts[0], wider])
+    for other in (np.ones((3, 2)), np.array(1.0)):
+        with pytest.raises(DataError, match=r"shard_results\[1\].*one n_draws"):
+            combine_shard_samples([parts[0], parts[1] | {"v": other}])
+
+
 # What a backend says of itself
 
 

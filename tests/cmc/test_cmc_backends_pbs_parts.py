@@ -138,6 +138,44 @@ def test_malformed_fields_are_refused_by_name(field, value):
     assert isinstance(caught.value, ConfigError)
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "named"),
+    [
+        ("queue", "batch; rm -rf /;", "queue, which may not have ';', ' ', '/', is "),
+        ("queue", "-q", "queue is '-q'"),
+        (
+            "walltime",
+            "01:00:00\n#PBS",
+            r"of 13 characters, which may not have '\n', '#', 'P', 'B', 'S',",
+        ),
+        ("memory", "4.5gb", "memory, which may not have '.', is '4.5gb'"),
+        ("python_executable", "$(x)", "python_executable, which may not have '$', '(', ')', is"),
+        ("working_dir", "/tmp/a b", "working_dir, which may not have ' ', is '/tmp/a b'"),
+        ("working_dir", "/a" * 40 + "`" + "/a" * 40, "working_dir, which may not have '`', is"),
+        (
+            "working_dir",
+            "!$&*()|<>?",
+            "may not have '!', '$', '&', '*', '(', ')', '|', '<' and others, is",
+        ),
+    ],
+)
+def test_a_refused_text_is_named_with_the_characters_that_it_may_not_have(field, value, named):
+    with pytest.raises(ConfigError) as caught:
+        PBSConfig(**{field: value})
+    assert named in str(caught.value)
+
+
+def test_a_refused_directive_is_named_with_the_characters_that_it_may_not_have():
+    for line, named in (
+        ("#PBS -A a#b", "extra_pbs_directives[1], which may not have '#', is"),
+        ("#PBS -A x\r", r"extra_pbs_directives[1], which may not have '\r', is"),
+        ("#PBS", "extra_pbs_directives[1] is '#PBS'"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            PBSConfig(extra_pbs_directives=["#PBS -A ok", line])
+        assert named in str(caught.value)
+
+
 TEXTS = ("queue", "walltime", "memory", "python_executable", "working_dir")
 
 
@@ -189,7 +227,7 @@ def test_the_script_of_a_job():
         "#PBS -j oe",
         "#PBS -q prod",
         "#PBS -l walltime=02:30:00",
-        "#PBS -l nodes=2:ppn=8,mem=16gb",
+        "#PBS -l nodes=2:ppn=8,mem=32gb",
         "#PBS -A beam",
     ]
     lines = text.splitlines()
@@ -197,6 +235,16 @@ def test_the_script_of_a_job():
     # PBS stops reading directives at the first command.
     assert lines[1 + len(directives(text))] == "set -eu"
     assert "export OMP_NUM_THREADS=8" in lines
+
+
+@pytest.mark.parametrize(
+    ("nodes", "memory", "total"),
+    [(1, "4gb", "4gb"), (3, "512MB", "1536MB"), (10_000, "9999999b", "99999990000b")],
+)
+def test_memory_is_that_of_a_node_and_asked_for_all(nodes, memory, total):
+    config = PBSConfig(nodes=nodes, memory=memory)
+    script = job_script(config, Path("/x"), DIGEST, 1, [0])
+    assert f"#PBS -l nodes={nodes}:ppn=1,mem={total}" in directives(script)
 
 
 def test_the_script_of_an_array_and_of_select():

@@ -18,8 +18,9 @@ from heterodyne.config.cmc import CMCConfig
 from heterodyne.config.parameter_names import PHYSICS_PARAM_NAMES
 from heterodyne.config.parameter_space import ParameterSpace
 from heterodyne.core._jax import jnp
+from heterodyne.optimization.bind import charts_of
 from heterodyne.optimization.cmc._inputs import with_priors
-from heterodyne.optimization.cmc.backends import _joint, _shards
+from heterodyne.optimization.cmc.backends import _joint, _shard_engine, _shards
 from heterodyne.optimization.cmc.backends import multiprocessing as backend
 from heterodyne.optimization.cmc.backends._dispatch import Finished
 from heterodyne.optimization.cmc.backends._schedule import Outcome
@@ -281,6 +282,63 @@ def test_start_values_of_a_fit(monkeypatch, caplog):
     joint = _joint.JointShard(**payload(initial_values=fit)).settings()
     assert joint.space == SPACE.with_values({"v0": 250.0})
     assert joint.prior_width == joint.sigma_width == pytest.approx(np.sqrt(2))
+
+
+def test_degenerate_start_values_are_refused_before_any_process(monkeypatch, inline, caplog):
+    monkeypatch.setattr(backend, "dispatch", lambda *a, **k: pytest.fail("it was dispatched"))
+    monkeypatch.setattr(_joint, "dispatch", lambda *a, **k: pytest.fail("it was dispatched"))
+    space = ParameterSpace()
+    for name, value in (("f0", 0.05), ("alpha_sample", -1.7)):
+        said = f"initial_values: the fit has {name} = {value}"
+        start = {"initial_values": {name: value}}
+        with pytest.raises(RuntimeError, match=said):
+            MultiprocessingBackend(1).run_shards([shard()], CONFIG, parameter_space=space, **start)
+        with pytest.raises(RuntimeError, match=rf"payloads\[0\], {said}"):
+            run_joint_pooled_shards_parallel(
+                [payload(space=space, **start)], n_workers=1, num_chains=2
+            )
+
+
+def test_degenerate_start_values_that_are_allowed_are_moved_and_told(monkeypatch, caplog):
+    config = replace(CONFIG, allow_degenerate_warmstart=True)
+    fit = {"f0": 0.05, "alpha_sample": -1.7, "v0": 250.0}
+    ((_, found),) = settings_of(monkeypatch, [shard()], config, initial_values=fit)
+    safe = {"f0": 0.2, "alpha_sample": -1.0, "v0": 250.0}
+    assert found.space == ParameterSpace().with_values(safe)
+    assert caplog.text.count("the search starts at") == 2
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"use_reparam": False},
+        {"reparameterization_d_total": False},
+        {"reparameterization_log_gamma": False},
+    ],
+)
+def test_coordinates_of_a_shard_are_those_of_the_configuration(monkeypatch, changes):
+    class StopError(Exception):
+        pass
+
+    def stop(problem, *args, **kwargs):
+        raise StopError(problem.coordinates)
+
+    monkeypatch.setattr(_shard_engine, "fit_scaled", stop)
+    config = replace(CONFIG, **changes)
+    given = _joint.JointShard(**payload(config=config))
+    with pytest.raises(StopError) as caught:
+        _shard_engine._fitted(given.pairs(), given.settings())
+    times = np.asarray(given.t)
+    (found,) = caught.value.args
+    widened = with_priors(given.space, config, None, given.settings().prior_width)
+    expected = PhysicsCoordinates.of(
+        widened, times, charts_of(config), np.asarray(given.phi_unique)
+    )
+    assert found == expected
+    assert (expected == PhysicsCoordinates.of(
+        widened, times, phi=np.asarray(given.phi_unique)
+    )) is (not changes)  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -27,13 +27,17 @@ from core_cases import (
 )
 
 from heterodyne._errors import ConfigError, DataError
-from heterodyne._events import Message
+from heterodyne._events import Message, ignore_events
 from heterodyne.config.cmc import CMCConfig
 from heterodyne.config.parameter_names import PHYSICS_PARAM_NAMES
 from heterodyne.config.parameter_space import ParameterSpace
-from heterodyne.optimization.cmc import core, io
+from heterodyne.optimization.cmc import _analysis, core, io
+from heterodyne.optimization.cmc._passes import Keeper, Passes, Sampled
+from heterodyne.optimization.cmc._sampler import Schedule
+from heterodyne.optimization.cmc._surroundings import with_counts
 from heterodyne.optimization.cmc._to_result import _per_angle, result_of
 from heterodyne.optimization.cmc.core import fit_cmc_multi_phi
+from heterodyne.optimization.cmc.diagnostics import analyze_divergences
 from heterodyne.optimization.cmc.results import cmc_result_to_arviz, compare_cmc_nlsq
 from heterodyne.optimization.scaling import Scaling, ScalingMode
 
@@ -148,6 +152,36 @@ def test_sampler_that_missed_a_part_of_the_space_does_not_pass(run, changes):
     assert result_of(analysis, wide, "individual").convergence_passed
     bad = replace(analysis, diagnosis=replace(analysis.diagnosis, **changes))
     assert not result_of(bad, wide, "individual").convergence_passed
+
+
+def test_divergences_are_those_of_the_draws_to_believe(run):
+    """Counts of both passes together would be held against the draws of one."""
+    result, analysis = run
+    count = result.num_samples * result.num_chains
+    assert result.metadata["divergences"] == {"divergent": result.divergences, "draws": count}
+    one = replace(analysis.believed, divergences=30)
+    both = one.joined(replace(one, divergences=12))
+    found = with_counts(result, replace(analysis, diagnosis=both, believed=one))
+    assert found.divergences == 30
+    report = analyze_divergences(found)
+    assert (report.n_divergent, report.n_total) == (30, count)
+    # The corrected draws of a run in shards come from all pairs at once.
+    assert analyze_divergences(replace(found, num_shards=4)).n_total == count
+    unknown = with_counts(result, replace(analysis, believed=replace(one, divergences=None)))
+    assert unknown.divergences == 0
+
+
+def test_each_pass_has_its_own_diagnosis(run):
+    _, analysis = run
+    drawn = Sampled(analysis.draws, analysis.plain, replace(analysis.diagnosis, divergences=30))
+    worse = replace(drawn, diagnosis=replace(analysis.diagnosis, divergences=12))
+    passes = Passes(
+        analysis.posterior, analysis.derived, Schedule.of(SMALL, 900, 7), "nuts", Keeper(),
+        ignore_events, analysis.fit, 0.01,
+    )  # fmt: skip
+    judged = _analysis._judged(passes, drawn, worse, analysis.noise, None)
+    assert (judged.diagnosis.divergences, judged.believed.divergences) == (42, 12)
+    assert _analysis._judged(passes, drawn, None, analysis.noise, None).believed.divergences == 30
 
 
 def test_corrected_draws_are_the_ones_to_believe(run):

@@ -19,6 +19,7 @@ from scipy.signal import lfilter
 from heterodyne._errors import ConfigError, DataError
 from heterodyne.config.cmc import CMCConfig
 from heterodyne.optimization.cmc import diagnostics
+from heterodyne.optimization.cmc._sampler import Schedule
 from heterodyne.optimization.cmc.diagnostics import (
     ConvergenceReport,
     DivergenceReport,
@@ -400,7 +401,11 @@ def test_good_draws_need_no_advice():
 def test_advice_names_figure_and_remedy():
     r_hat, ess, divergences = get_convergence_recommendations(1.3, 50.0, 40, 1000, 4)
     assert "1.300 (allowed 1.01)" in r_hat
-    assert "num_warmup" in r_hat
+    # More warm-up than a fit takes changes nothing.
+    assert "raise num_samples from 1000; num_warmup helps where it is below 400" in r_hat
+    settings = [Schedule.of(CMCConfig(num_warmup=n), 10**6, 20) for n in (1500, 5000)]
+    assert settings[0] == settings[1]
+    assert settings[0].n_stages * settings[0].n_adapt == 400
     assert "shards" not in r_hat
     assert "are 50 (needed 400)" in ess
     assert "from 1000 to about 8000" in ess

@@ -15,6 +15,7 @@ from heterodyne.config.cmc import CMCConfig
 from heterodyne.config.parameter_space import ParameterSpace, PriorKind
 from heterodyne.optimization.cmc import core
 from heterodyne.optimization.cmc._analysis import NoiseSettings
+from heterodyne.optimization.cmc._inputs import prepared
 from heterodyne.optimization.cmc._passes import Keeper
 from heterodyne.optimization.cmc.core import (
     CMC_ALPHA_SAFE_ZONE,
@@ -96,10 +97,11 @@ def test_pooled_values_make_the_same_draws_and_files(one_angle, tmp_path):
     folder = tmp_path / "run"
     result = fit_mcmc_jax(
         *pooled(simulate([15.0]), [15.0]), Q, 2e6, "static",
-        cmc_config=replace(SMALL, **LIMITS, per_angle_mode="averaged").to_dict(),
+        cmc_config=replace(SMALL, **LIMITS).to_dict(),
         parameter_space=make_model().param_manager,
         dt=DT, output_dir=folder, run_id="first", progress_bar=False,
     )  # fmt: skip
+    assert result.parameter_names == one_angle.parameter_names
     np.testing.assert_allclose(result.posterior_mean, one_angle.posterior_mean, rtol=1e-6)
     assert result.metadata["run_id"] == "first"
     assert {file.name for file in folder.iterdir()} == {
@@ -112,14 +114,34 @@ def test_pooled_values_make_the_same_draws_and_files(one_angle, tmp_path):
     np.testing.assert_array_equal(kept["posterior_samples"], result.get_samples_array())
 
 
-def test_methods_that_are_no_consensus_never_divide(handed, monkeypatch):
+@pytest.mark.parametrize("method", ["mcmc", "nuts", "cmc"])
+@pytest.mark.parametrize(
+    ("config", "n_shards", "said"),
+    [
+        ({"num_shards": 4}, 4, "into 4 shards (random), since num_shards is 4"),
+        ({"enable": "always", "num_shards": 2}, 2, "since enable is always"),
+        ({"enable": "never", "num_shards": 4}, None, "one pass, since enable is never"),
+        ({}, None, "one pass, since they are few"),
+    ],
+)
+def test_the_configuration_decides_on_shards_whatever_the_method(
+    monkeypatch, caplog, method, config, n_shards, said
+):
     seen = []
-    monkeypatch.setattr(core, "fit_cmc_multi_phi", lambda *a: seen.append(a[3]))
-    config = CMCConfig(enable="always", num_shards=4)
-    for method in ("mcmc", "nuts", "cmc"):
-        args = (*pooled(simulate([15.0]), [15.0]), Q, 1.0, "static")
-        fit_mcmc_jax(*args, method=method, cmc_config=config)
-    assert [c.enable for c in seen] == ["never", "never", "always"]
+    monkeypatch.setattr(core, "_sampled", lambda *a: seen.append(a[-1]))
+    values = pooled(simulate([15.0]), [15.0])
+    with caplog.at_level(logging.INFO):
+        fit_mcmc_jax(*values, Q, 1.0, "static", method=method, cmc_config=CMCConfig(**config))
+    assert [None if s is None else s.n_shards for s in seen] == [n_shards]
+    assert said in caplog.text
+
+
+def test_one_angle_of_pooled_values_has_plain_names_too(handed):
+    modes = {"auto": ScalingMode.AVERAGED, "constant": ScalingMode.CONSTANT}
+    for word, mode in modes.items():
+        values = pooled(simulate([15.0]), [15.0])
+        at = handed(fit_mcmc_jax, *values, Q, 1.0, "", cmc_config={"per_angle_mode": word})
+        assert at.mode is mode
 
 
 def without_first(c2):
@@ -184,6 +206,32 @@ def test_priors_are_replaced_and_widened(handed):
     for name in ("D0_ref", "alpha_ref", "offset"):
         assert wide[name].prior.scale == pytest.approx(3.0 * before[name].prior.scale)
         assert wide[name].prior.loc == pytest.approx(before[name].prior.loc)
+
+
+def test_priors_around_a_fit_are_replaced_and_widened_too(handed):
+    """The factor comes on top of that of the fit, and a given prior takes the place of both."""
+    config = CMCConfig(use_nlsq_informed_priors="literal", nlsq_prior_width_factor=2.0)
+    fit = replace(
+        fit_result(D0_ref=8e3, v0=310.0), uncertainties=np.array([100.0, 5.0]), success=True
+    )
+    given = {"v0": dist.TruncatedNormal(500.0, 80.0, low=100.0, high=900.0)}
+    space = space_of(
+        handed, config, nlsq_result=fit, priors_override=given, prior_width_multiplier=3.0
+    )
+    priors = {name: space[name].prior for name in ("D0_ref", "v0")}
+    assert (priors["D0_ref"].mean, priors["D0_ref"].std) == pytest.approx((8e3, 3 * 2 * 100.0))
+    assert (priors["v0"].mean, priors["v0"].std) == pytest.approx((500.0, 3 * 80.0))
+    assert space["v0"].value == 310.0
+    alone = space_of(handed, config, nlsq_result=fit)
+    assert alone["v0"].prior.std == pytest.approx(2 * 5.0)
+
+
+def test_the_verdict_says_how_wide_priors_around_a_fit_are():
+    config = CMCConfig(use_nlsq_informed_priors="literal", nlsq_prior_width_factor=2.0)
+    fit = replace(fit_result(D0_ref=8e3, v0=310.0), uncertainties=np.array([100.0, 5.0]))
+    space, given = make_model().param_manager, {"v0": dist.Normal(0.0, 1.0)}
+    _, (note,) = prepared(space, [fit], config, given, 3.0)
+    assert note.startswith("The priors but those of v0 are centred on a fit, with 6 of its")
 
 
 @pytest.mark.parametrize(

@@ -11,14 +11,17 @@ from core_cases import ANGLES, SMALL, fit_result, make_model, simulate
 from heterodyne._errors import HeterodyneError
 from heterodyne._events import ignore_events
 from heterodyne.config.cmc import CMCConfig
+from heterodyne.config.parameter_space import ParameterSpace
 from heterodyne.optimization.bind import charts_of
 from heterodyne.optimization.cmc import _sharded
+from heterodyne.optimization.cmc._agreement import refuse_contradiction
 from heterodyne.optimization.cmc._diagnostics import limits_of
 from heterodyne.optimization.cmc._divide import divided
-from heterodyne.optimization.cmc._inputs import informed, refuse_degenerate, started, with_priors
+from heterodyne.optimization.cmc._inputs import informed, with_priors
 from heterodyne.optimization.cmc._sampler import Schedule
 from heterodyne.optimization.cmc._shard_store import shard_keeper
 from heterodyne.optimization.cmc._surroundings import profiled, with_modes
+from heterodyne.optimization.cmc._warm_start import refuse_degenerate, started
 from heterodyne.optimization.cmc.backends.base import select_backend
 from heterodyne.optimization.cmc.core import fit_cmc_multi_phi
 
@@ -51,7 +54,7 @@ def raised(call):
 
 
 def degenerate(config):
-    return raised(lambda: refuse_degenerate([fit_result(f0=0.01)], config))
+    return raised(lambda: refuse_degenerate({"f0": 0.01}, ParameterSpace(), config, "nlsq_result"))
 
 
 def start(config):
@@ -76,7 +79,11 @@ def priors(config):
 
 
 def contradiction(config):
-    return raised(lambda: _sharded._refuse_contradiction({"v0": 1.5}, config))
+    return raised(
+        lambda: refuse_contradiction(
+            {"v0": 1.5}, config, "random", speckles=False, on_event=ignore_events
+        )
+    )
 
 
 class Shard:

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heterodyne._errors import ConfigError, DataError
+from heterodyne.data import open_two_time
 from heterodyne.optimization.cmc import io
 from heterodyne.optimization.cmc.results import cmc_result_to_arviz
 
@@ -37,6 +38,20 @@ def plain(result):
     return cmc_result_to_arviz(result)["posterior"].to_dataset().drop_attrs()
 
 
+def test_draws_of_sigma_come_back_beside_those_of_the_parameters(tmp_path):
+    draws, sigma = make_draws(), np.random.default_rng(1).uniform(1, 2, (CHAINS, DRAWS))
+    samples = {name: draws[..., k] for k, name in enumerate(NAMES)} | {"sigma": sigma}
+    result = make_result(samples=samples)
+    found = io.load_samples_npz(io.save_samples_npz(result, tmp_path / "a.npz"))
+    assert found["posterior_samples"].shape == (CHAINS, DRAWS, len(NAMES))
+    assert found["other_names"] == ["sigma"]
+    np.testing.assert_array_equal(found["other_samples"][..., 0], sigma)
+    tree = io.samples_to_arviz(found)
+    xarray.testing.assert_identical(tree["posterior"].to_dataset().drop_attrs(), plain(result))
+    with pytest.raises(DataError, match="other_samples: draws of the shape"):
+        io.samples_to_arviz(found | {"other_names": ["sigma", "f0"]})
+
+
 def test_missing_draws_stay_missing(tmp_path):
     result = make_result(samples={"alpha_ref": make_draws()[..., 1]}, r_hat=None)
     found = io.load_samples_npz(io.save_samples_npz(result, tmp_path / "a.npz"))
@@ -50,6 +65,12 @@ def test_a_result_without_draws_is_not_written(tmp_path):
         io.save_samples_npz(make_result(samples=None), tmp_path / "a.npz")
     with pytest.raises(DataError, match="no draws"):
         io.save_shard_results(make_result(samples=None), tmp_path, 0)
+    for write in (
+        lambda: io.save_samples_npz(make_result(samples={"D0_ref": None}), tmp_path / "a.npz"),
+        lambda: io.save_shard_results({"D0_ref": None}, tmp_path, 0),
+    ):
+        with pytest.raises(DataError, match="no draws"):
+            write()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -181,6 +202,33 @@ def test_fitted_data_are_written_with_their_residuals(tmp_path):
         io.save_fitted_data_npz(result, c2, fitted, fitted[:1], t, t, phi, 0.1, tmp_path / "f.npz")
 
 
+T, PHI, Q = np.arange(1.0, 6.0), np.array([0.0, 30.0]), 0.0054
+
+
+def save_fit(path, c2=None, phi=PHI):
+    rng = np.random.default_rng(3)
+    c2 = symmetric(rng.normal(1.1, 0.01, size=(2, 5, 5))) if c2 is None else c2
+    t1, t2 = np.meshgrid(T, T, indexing="ij")
+    return io.save_fitted_data_npz(make_result(), c2, c2 + 0.1, None, t1, t2, phi, Q, path)
+
+
+def symmetric(c2):
+    return (c2 + np.swapaxes(c2, -1, -2)) / 2
+
+
+def test_fitted_data_are_read_back_as_measured_data_with_their_angles(tmp_path):
+    c2 = symmetric(np.random.default_rng(0).normal(1.1, 0.01, size=(2, 5, 5)))
+    opened = open_two_time(save_fit(tmp_path / "fit.npz", c2))
+    assert [one.phi for one in opened.bins] == PHI.tolist()
+    assert [one.q for one in opened.bins] == [Q, Q]
+    np.testing.assert_array_equal(opened.t, T)
+    np.testing.assert_array_equal(opened.load().c2, c2)
+    single = open_two_time(save_fit(tmp_path / "one.npz", c2[1], 30.0))
+    assert [one.phi for one in single.bins] == [30.0]
+    with pytest.raises(DataError, match=r"phi_angles: 3 angles for 2 matrices"):
+        save_fit(tmp_path / "wrong.npz", c2, [0.0, 30.0, 60.0])
+
+
 def test_shards_are_read_back_in_order_of_their_numbers(tmp_path):
     folder = tmp_path / "new" / "shards"
     assert io.list_shards(folder) == []
@@ -199,6 +247,41 @@ def test_shards_are_read_back_in_order_of_their_numbers(tmp_path):
     np.testing.assert_array_equal(found["alpha_ref"], make_draws()[..., 1])
     with pytest.raises(ValueError, match="shard -1"):
         io.save_shard_results(draws, folder, -1)
+
+
+def test_a_shard_comes_back_without_the_draws_that_it_lacks(tmp_path):
+    draws = {"D0_ref": np.arange(4.0), "f0": None}
+    io.save_shard_results(draws, tmp_path, 0)
+    io.save_shard_results(make_result(samples=draws), tmp_path, 1)
+    for shard_id in (0, 1):
+        found = io.load_shard_results(tmp_path, shard_id)
+        assert list(found) == ["D0_ref"]
+        np.testing.assert_array_equal(found["D0_ref"], np.arange(4.0))
+    with pytest.raises(
+        DataError, match=r"shard_2\.npz: f0 holds Python objects \(NoneType, float\)"
+    ):
+        io.save_shard_results({"f0": [1.0, None]}, tmp_path, 2)
+    assert io.list_shards(tmp_path) == [0, 1]
+
+
+WRITERS = {
+    "samples.npz": io.save_samples_npz,
+    "parameters.json": io.save_parameters_json,
+    "diagnostics.json": io.save_diagnostics_json,
+    "posterior.nc": lambda result, path: io.save_inference_data(cmc_result_to_arviz(result), path),
+    "fit.npz": lambda result, path: save_fit(path),
+    "shard_0.npz": lambda result, path: io.save_shard_results(result, path.parent, 0),
+}
+
+
+@pytest.mark.parametrize(("name", "write"), WRITERS.items())
+def test_every_file_is_written_into_a_folder_that_is_made_for_it(tmp_path, name, write):
+    path = write(make_result(), tmp_path / "new" / "folder" / name)
+    assert path == tmp_path / "new" / "folder" / name
+    assert path.is_file()
+    (tmp_path / "taken").touch()
+    with pytest.raises(ConfigError, match="taken: the folder cannot be made"):
+        write(make_result(), tmp_path / "taken" / name)
 
 
 @given(st.recursive(st.floats() | st.text(max_size=2), lambda x: st.lists(x, max_size=3)))

@@ -8,7 +8,7 @@ from cmc_results import CENTRES, NAMES, WIDTHS, make_draws, make_result
 
 from heterodyne._errors import DataError
 from heterodyne.optimization.cmc.combine import combine_shard_samples
-from heterodyne.optimization.cmc.results import merge_shard_cmc_results
+from heterodyne.optimization.cmc.results import cmc_result_to_arviz, merge_shard_cmc_results
 
 
 def shard(seed, **changes):
@@ -62,7 +62,11 @@ def test_diagnostics_are_the_worst_of_all_shards():
     merged = merge_shard_cmc_results([first, second])
     np.testing.assert_array_equal(merged.r_hat, [1.2, 1.002, np.nan, 1.004])
     np.testing.assert_array_equal(merged.ess_bulk, [900, 50, 920, 930])
-    assert min(merged.bfmi) == 0.1
+    np.testing.assert_array_equal(merged.bfmi, [0.1, 0.1, 0.1])
+    np.testing.assert_array_equal(
+        cmc_result_to_arviz(merged)["sample_stats"]["bfmi"], [0.1, 0.1, 0.1]
+    )
+    assert [s["bfmi_min"] for s in merged.metadata["shard_diagnostics"]] == [0.9, 0.1]
     assert (merged.divergences, merged.wall_time_seconds) == (7, 7.0)
     assert not merged.convergence_passed
     assert merged.convergence_status == "not_converged"
@@ -71,6 +75,14 @@ def test_diagnostics_are_the_worst_of_all_shards():
     unknown = merge_shard_cmc_results([first, shard(1, r_hat=None, bfmi=None)])
     assert unknown.r_hat is None
     assert unknown.bfmi is None
+    lost = merge_shard_cmc_results([first, shard(1, bfmi=np.array([1.0, np.nan, 1.0]))])
+    assert np.isnan(lost.bfmi).all()
+
+
+def test_shards_with_several_numbers_of_chains_have_one_worst_energy():
+    one, two = (make_result(samples=None, num_chains=n, bfmi=np.full(n, 0.4 + n)) for n in (2, 1))
+    merged = merge_shard_cmc_results([one, two])
+    np.testing.assert_array_equal(merged.bfmi, np.full(merged.num_chains, 1.4))
 
 
 def test_chosen_parameters_may_stand_in_any_order():
@@ -87,6 +99,19 @@ def test_chosen_parameters_may_stand_in_any_order():
     assert merged.parameter_names == chosen
     np.testing.assert_allclose(merged.posterior_mean, CENTRES[[2, 0]], rtol=0.05)
     np.testing.assert_array_equal(merged.r_hat, [1.5, 1.001])
+
+
+def test_draws_of_parameters_that_were_not_asked_for_are_left_out():
+    sigma = np.random.default_rng(5).uniform(1, 2, make_draws().shape[:2])
+    shards = [shard(k) for k in range(2)]
+    for k, one in enumerate(shards):
+        one.samples["sigma"] = sigma + k
+    chosen = ["contrast_0", "D0_ref"]
+    merged = merge_shard_cmc_results(shards, chosen)
+    assert set(merged.samples) == {*chosen, "sigma"}
+    everything = merge_shard_cmc_results(shards)
+    for name in merged.samples:
+        np.testing.assert_array_equal(merged.samples[name], everything.samples[name])
 
 
 @pytest.mark.parametrize(

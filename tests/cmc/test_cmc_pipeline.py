@@ -336,6 +336,32 @@ def test_a_run_stopped_before_its_first_draw_starts_anew(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_settings_about_an_earlier_fit_are_told_to_have_no_effect(tmp_path, monkeypatch):
+    def stopped(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_pipeline, "fit_run", stopped)
+    asked = {
+        "nlsq": {"nlsq_prior_width_factor": 3.0},
+        "validation": {"require_nlsq_warmstart": True, "allow_degenerate_warmstart": True},
+    }
+    config = RunConfig.model_validate(
+        CONFIG.model_dump() | {"optimization": {"cmc": {**CMC, **asked}}}
+    )
+    events = []
+    with pytest.raises(InterruptedRunError):
+        _pipeline.run(config, speckles(), RunFolder(tmp_path), events.append)
+    said = {e.text.split(":")[0] for e in events if e.severity == "warning"}
+    assert said == {
+        "nlsq_prior_width_factor", "require_nlsq_warmstart", "allow_degenerate_warmstart"
+    }  # fmt: skip
+    assert events[0].text.endswith("always starts its draws at a fit of its own.")
+    usual = CONFIG.cmc_config()
+    assert list(_pipeline.without_effect(usual)) == []
+    (told,) = _pipeline.without_effect(replace(usual, use_nlsq_warmstart=False))
+    assert told.startswith("use_nlsq_warmstart: false has no effect")
+
+
 def test_resume_needs_an_interrupted_run(tmp_path):
     with pytest.raises(ConfigError, match=r"no interrupted run to go on with.*Leave out --resume"):
         go(tmp_path, print, resume=True)

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from heterodyne._errors import DataError
+from heterodyne._errors import ConfigError, DataError
 from heterodyne.optimization.cmc._summary import narrowest
 from heterodyne.optimization.cmc.results import (
     CMCResult,
@@ -234,6 +234,12 @@ def test_names_without_raw_draws_are_refused():
         )
 
 
+def test_energies_of_other_chains_are_not_dropped_in_silence(caplog):
+    tree = cmc_result_to_arviz(make_result(bfmi=np.ones(12)))
+    assert "sample_stats" not in tree.children
+    assert "BFMI of 12 chains is left out, since there are 3" in caplog.text
+
+
 def test_tree_holds_draws_and_bfmi():
     sigma = np.abs(make_draws(1)[..., 2])
     result = make_result()
@@ -286,7 +292,7 @@ def test_comparison_is_in_posterior_deviations():
 
 
 @pytest.mark.parametrize("level", ["95", "89"])
-@pytest.mark.parametrize("width", [80, 100])
+@pytest.mark.parametrize("width", [53, 60, 72, 80, 100])
 def test_table_shows_every_figure_to_its_precision(level, width):
     result = make_result()
     lines = cmc_result_summary_table(result, level, width).splitlines()
@@ -301,6 +307,26 @@ def test_table_shows_every_figure_to_its_precision(level, width):
         interval = result.credible_intervals[name][level]
         assert (float(low), float(high)) == pytest.approx(interval, abs=0.1 * width_of)
         assert (float(r_hat), float(ess)) == (result.r_hat[k], result.ess_bulk[k])
+
+
+def test_a_narrow_table_cuts_gaps_before_names():
+    names = ["D_offset_sample", *NAMES[1:]]
+    result = make_result(parameter_names=names)
+    for width, shown in ((60, "D_offset_sample "), (56, "D_offset_samp… "), (53, "D_offset_s… ")):
+        lines = cmc_result_summary_table(result, width=width).splitlines()
+        assert {len(line) for line in lines} == {width}
+        assert lines[2].startswith(shown)
+        assert [len(line.split()) for line in lines[2:]] == [7] * 4
+    with pytest.raises(ConfigError, match=r"width: a table of 52 characters.*at least 53"):
+        cmc_result_summary_table(result, width=52)
+
+
+def test_figures_that_need_more_than_80_characters_have_them():
+    wide = {"posterior_mean": np.full(4, 1.2345678e7), "posterior_std": np.full(4, 1e-6)}
+    result = make_result(credible_intervals={n: {"95": (1.2e7, 1.3e7)} for n in NAMES}, **wide)
+    assert str(result).splitlines()[-1].split()[1] == "12345678.0000000"
+    with pytest.raises(ConfigError, match="width"):
+        cmc_result_summary_table(result)
 
 
 def test_table_says_what_is_not_known():

@@ -102,6 +102,14 @@ def test_processes_give_the_draws_of_one_process(measured, here, tmp_path):
     assert_same(analysed(measured, engine, elsewhere(tmp_path, transport)), alone)
 
 
+def test_data_of_shards_are_never_pickled(monkeypatch, tmp_path):
+    monkeypatch.setattr(_shard_task, "write_plan", lambda path, plan: None)
+    with pytest.raises(ValueError, match="Object arrays cannot be saved"):
+        _shard_task.prepare_shards(
+            None, np.array([[[None]]]), RunFolder(tmp_path), rules_of(CONFIG)
+        )
+
+
 class StopError(Exception):
     """Ends a worker in the midst of a shard."""
 

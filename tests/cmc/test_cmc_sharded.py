@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from heterodyne._errors import ConfigError, DataError, SamplingError
 from heterodyne.config.cmc import CMCConfig
+from heterodyne.config.parameter_space import ParameterSpace
 from heterodyne.core._jax import jnp
 from heterodyne.data import from_arrays
 from heterodyne.optimization.bind import bind
@@ -21,6 +22,7 @@ from heterodyne.optimization.cmc._assign import STRATEGIES, Sharding, assigned, 
 from heterodyne.optimization.cmc._divide import divided
 from heterodyne.optimization.cmc._nuts import Target
 from heterodyne.optimization.cmc.core import fit_cmc_multi_phi, fit_cmc_sharded
+from heterodyne.optimization.cmc.results import cmc_result_to_arviz
 from heterodyne.optimization.posterior import Posterior, Unknowns
 
 COUNTS = st.integers(2, 7)
@@ -136,6 +138,14 @@ def test_a_result_from_shards_tells_how_they_fared(sharded):
     assert "Held against all pairs the combination is sound" in sentences
 
 
+def test_energies_and_warmup_of_a_result_from_shards_are_those_of_the_shards(sharded):
+    assert sharded.bfmi.shape == (sharded.num_chains,)
+    stored = cmc_result_to_arviz(sharded)["sample_stats"]["bfmi"]
+    np.testing.assert_array_equal(stored, sharded.bfmi)
+    assert 0.3 < sharded.bfmi.min() == sharded.bfmi.max() < 2.0
+    assert 0 < sharded.num_warmup <= SMALL.num_warmup
+
+
 def test_one_angle_in_shards_has_plain_names_and_a_seed_that_is_told():
     # The seed is drawn anew in each run: a bound on ESS that some seed misses would be chance.
     config = replace(SMALL, min_ess=30, combination_method="consensus_mc")
@@ -177,6 +187,21 @@ def test_data_are_divided_on_request_only(changes, n_shards, said):
     assert said in message.text
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "Run night-3: all 149,310 pairs are sampled in one pass"),
+        ({"num_shards": 4}, "Run night-3: the pairs are divided into 4 shards"),
+        ({"enable": True, "num_shards": 1}, "Run night-3: all pairs are sampled in one pass"),
+    ],
+)
+def test_a_run_is_called_by_its_name(changes, said):
+    events = []
+    divided(CMCConfig(run_id="night-3", **changes), 316, 3, "auto", events.append)
+    (message,) = events
+    assert message.text.startswith(said)
+
+
 def test_too_little_memory_is_told_before_the_draws(monkeypatch, tmp_path):
     told = tmp_path / "meminfo"
     told.write_text("MemTotal:       24000000 kB\nMemAvailable:    1000000 kB\n")
@@ -196,22 +221,65 @@ def test_shards_that_fail_are_too_many_or_named(monkeypatch):
 
 
 def test_shards_that_contradict_each_other_stop_the_run(monkeypatch):
-    scatter = {"v0": 1.5, "D0_ref": 0.1}
-    monkeypatch.setattr(_sharded, "_scatter", lambda kept: scatter)
+    monkeypatch.setattr(_sharded, "distances", lambda shards: {"v0": 1.5, "D0_ref": 0.1})
     config = replace(SMALL, enable="always", num_shards=2, min_ess=30)
-    with pytest.raises(SamplingError, match=r"their values of v0 scatter by 1\.5"):
+    with pytest.raises(SamplingError, match=r"their values of v0 lie up to 1\.5 widths"):
         fit_cmc_multi_phi(make_model(), simulate(ANGLES), ANGLES, config)
-    for lax in ({"heterogeneity_abort": False}, {"max_parameter_cv": 2.0}):
-        _sharded._refuse_contradiction(scatter, replace(config, **lax))
+
+
+def freed(*names):
+    """A model in which some parameters vary as well."""
+    model = make_model()
+    parameters = {
+        n: replace(p, vary=p.vary or n in names) for n, p in model.param_manager.parameters.items()
+    }
+    return replace(model, param_manager=ParameterSpace(parameters))
+
+
+DEGENERATE = (("f0", 0.05), ("alpha_sample", -1.7))
 
 
 def test_a_degenerate_fit_is_refused_before_any_shard(monkeypatch):
     monkeypatch.setattr(core, "fit_scaled", lambda *a, **k: pytest.fail("it was fitted"))
-    for name, value in (("f0", 0.05), ("alpha_sample", -1.7)):
-        with pytest.raises(SamplingError, match=f"the fit has {name} = {value}"):
-            fit_cmc_sharded(
-                make_model(), simulate([15.0]), 15.0, nlsq_result=fit_result(**{name: value})
-            )
+    model = freed("f0", "alpha_sample", "D0_sample")
+    for name, value in DEGENERATE:
+        fit = fit_result(**{name: value})
+        with pytest.raises(SamplingError, match=f"the fit has {name} = {value}") as caught:
+            fit_cmc_sharded(model, simulate([15.0]), 15.0, nlsq_result=fit)
+        assert "fix D0_sample, alpha_sample" in str(caught.value) or name == "alpha_sample"
+        with pytest.raises(SamplingError, match="nlsq_results: the fit has"):
+            fit_cmc_multi_phi(model, simulate(ANGLES), ANGLES, CMCConfig(num_shards=2), [fit])
+
+
+@pytest.mark.parametrize(
+    ("free", "changes"),
+    [
+        # The remedies of the message: nothing of the sample is free, or it is allowed.
+        (("f0",), {}),
+        (("D0_sample",), {}),
+        (("f0", "alpha_sample"), {"allow_degenerate_warmstart": True}),
+        # A fit that is not used cannot make shards fail.
+        (("f0", "alpha_sample"), {"use_nlsq_warmstart": False}),
+    ],
+)
+def test_a_degenerate_fit_that_harms_nothing_is_accepted(monkeypatch, free, changes):
+    class StopError(Exception):
+        pass
+
+    def stop(*args, **kwargs):
+        raise StopError
+
+    monkeypatch.setattr(core, "fit_scaled", stop)
+    fit = fit_result(**dict(DEGENERATE))
+    with pytest.raises(StopError):
+        fit_cmc_sharded(freed(*free), simulate([15.0]), 15.0, CMCConfig(**changes), nlsq_result=fit)
+
+
+def test_only_the_best_of_several_fits_counts(monkeypatch):
+    bad, good = fit_result(sigma=0.02, f0=0.05), fit_result(sigma=0.01, f0=0.3)
+    monkeypatch.setattr(core, "_sampled", lambda *a, **k: "sampled")
+    model, config = freed("f0", "alpha_sample"), CMCConfig(num_shards=2)
+    assert fit_cmc_multi_phi(model, simulate(ANGLES), ANGLES, config, [bad, good]) == "sampled"
 
 
 def test_asymmetric_matrices_are_refused():

@@ -266,3 +266,17 @@ def test_last_setting_wins(tmp_path):
 def test_settings_that_are_refused(tmp_path, setting, message):
     with pytest.raises(ConfigError, match=message):
         load_run_config(write(tmp_path, MINIMAL), [setting])
+
+
+def test_prefactors_of_a_run_file_may_have_normal_priors(tmp_path):
+    text = f"{MINIMAL}parameters: {{velocity: {{v0: {{prior: {{mean: 300, std: 50}}}}}}}}\n"
+    usual = load_run_config(write(tmp_path, text)).parameter_space()
+    text += "optimization: {cmc: {nlsq: {use_log_space_priors: false}}}\n"
+    normal = load_run_config(write(tmp_path, text)).parameter_space()
+    assert usual["v0"].prior.kind is PriorKind.LOGNORMAL
+    for name in usual:
+        assert normal[name].prior.kind is PriorKind.NORMAL
+        assert (normal[name].prior.mean, normal[name].prior.std) == (
+            usual[name].prior.mean,
+            usual[name].prior.std,
+        )

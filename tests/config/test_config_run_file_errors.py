@@ -67,6 +67,16 @@ SINGLE = [
         "4:7",
         ["target_ranges[0].max_angle is missing", "in deg"],
     ),
+    (
+        "optimization: {cmc: {nlsq: {use_nlsq_informed_priors: literal}}}",
+        "2:55",
+        ["use_nlsq_informed_priors", "a run file takes none", "true or false", "set prior under"],
+    ),
+    (
+        "optimization: {cmc: {nlsq: {use_nlsq_informed_priors: 2}}}",
+        "2:55",
+        ["use_nlsq_informed_priors is 2", "true or false"],
+    ),
     ("phi_filtering: {enabled: yes}", "2:26", ["enabled is 'yes'", "true or false"]),
     ("parameters: {reference: {D0_ref: 100}}", "2:34", ["D0_ref is 100", "a mapping with value"]),
     (

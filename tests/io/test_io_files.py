@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from heterodyne._errors import ConfigError
+from heterodyne._errors import ConfigError, DataError
 from heterodyne.io import files
 
 
@@ -108,3 +108,13 @@ def test_pickled_objects_are_refused(tmp_path):
     np.savez(tmp_path / "a.npz", a=np.array([{}], dtype=object))
     with pytest.raises(ConfigError, match="cannot be read"):
         files.read_npz(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [(None, "NoneType"), ([1.0, None], "NoneType, float"), (np.array([{}], object), "dict")],
+)
+def test_nothing_is_written_that_only_a_pickle_could_hold(tmp_path, value, kind):
+    with pytest.raises(DataError, match=rf"a\.npz: b holds Python objects \({kind}\)"):
+        files.write_npz(tmp_path / "a.npz", {"a": np.ones(2), "b": value})
+    assert names(tmp_path) == []

@@ -13,7 +13,12 @@ from typing import Any, NamedTuple, NoReturn
 from heterodyne._errors import ConfigError
 
 NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
+_IN_NAME = r"A-Za-z0-9_.-"
 _ON_A_LINE = r"\w .,:=+@/%-"
+_NO_CONTROL = r"^\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029"
+_UNITS = "kKmMgGtTpPbB"
+# So many characters are named.
+_NAMED = 8
 
 
 class TextRule(NamedTuple):
@@ -23,44 +28,66 @@ class TextRule(NamedTuple):
         pattern: Regular expression of the whole text.
         longest: Largest number of characters.
         allowed: The rule in words.
+        characters: All that the text may have, as within the brackets of a regular expression.
+        prefix: How the text begins, whatever its characters.
     """
 
     pattern: str
     longest: int
     allowed: str
+    characters: str
+    prefix: str = ""
+
+    def offending(self, value: str) -> list[str]:
+        """Characters that the text may not have, in the order of their first place."""
+        rest = value.removeprefix(self.prefix)
+        return list(dict.fromkeys(re.findall(f"(?s:(?![{self.characters}]).)", rest)))
 
 
 QUEUE = TextRule(
     rf"{NAME}(@{NAME})?",
     64,
     "the name of a queue, or queue@server, of at most 64 letters, digits, _ . and -",
+    f"@{_IN_NAME}",
 )
-ACCOUNT = TextRule(NAME, 64, "a name of at most 64 letters, digits, _ . and -")
-WALLTIME = TextRule(r"[0-9]{2,4}:[0-5][0-9]:[0-5][0-9]", 10, "HH:MM:SS, above 00:00:00")
+ACCOUNT = TextRule(NAME, 64, "a name of at most 64 letters, digits, _ . and -", _IN_NAME)
+WALLTIME = TextRule(r"[0-9]{2,4}:[0-5][0-9]:[0-5][0-9]", 10, "HH:MM:SS, above 00:00:00", "0-9:")
 MEMORY = TextRule(
-    r"[1-9][0-9]*([kKmMgGtTpP]?[bB])", 12, "a whole number with its unit, such as 4gb or 512mb"
+    r"[1-9][0-9]*([kKmMgGtTpP]?[bB])",
+    12,
+    "a whole number with its unit, such as 4gb or 512mb",
+    f"0-9{_UNITS}",
 )
 PATH = TextRule(
     r"[\w.+/][\w.+/@=,-]*",
     1024,
     "a path without spaces and characters that a shell interprets, at most 1024 characters",
+    r"\w.+/@=,-",
 )
 OPTIONS = TextRule(
-    rf"[{_ON_A_LINE}]+", 1024, "letters, digits, spaces and _ . , : = + @ / % -, at most 1024"
+    rf"[{_ON_A_LINE}]+",
+    1024,
+    "letters, digits, spaces and _ . , : = + @ / % -, at most 1024",
+    _ON_A_LINE,
 )
 RESOURCES = TextRule(
     r"[A-Za-z][\w.,:=+@/%-]*",
     1024,
     "resources such as system=polaris:ngpus=4, without spaces, at most 1024 characters",
+    r"\w.,:=+@/%-",
 )
 ADDRESS = TextRule(
-    r"[A-Za-z0-9:][A-Za-z0-9.:-]*", 255, "an address such as 10.0.0.5, or the name of a host"
+    r"[A-Za-z0-9:][A-Za-z0-9.:-]*",
+    255,
+    "an address such as 10.0.0.5, or the name of a host",
+    "A-Za-z0-9.:-",
 )
-INTERFACE = TextRule(NAME, 64, "the name of a network interface, such as bond0 or hsn0")
+INTERFACE = TextRule(NAME, 64, "the name of a network interface, such as bond0 or hsn0", _IN_NAME)
 COMMAND = TextRule(
-    r"[^\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]+",
+    rf"[{_NO_CONTROL}]+",
     1024,
     "exactly one line of a shell script, at most 1024 characters",
+    _NO_CONTROL,
 )
 
 MOST_LINES = 64
@@ -92,6 +119,8 @@ def directive_rule(prefix: str, more: str = "", *, words: bool = False) -> TextR
         1024,
         f"exactly one line '{prefix} {option} value' of letters, digits, spaces and "
         f"_ . , : = + @ / % -{also}, at most 1024 characters",
+        characters,
+        prefix,
     )
 
 
@@ -108,10 +137,14 @@ def check_text(name: str, value: Any, rule: TextRule, *, where: object = None) -
     """Raise a ConfigError unless a text has the form of a rule."""
     if not isinstance(value, str):
         refuse(name, value, rule.allowed, where=where)
-    if len(value) > rule.longest:
-        refuse(f"{name}, of {len(value)} characters,", value, rule.allowed, where=where)
-    if not re.fullmatch(rule.pattern, value):
-        refuse(name, value, rule.allowed, where=where)
+    problems = [] if len(value) <= rule.longest else [f"of {len(value)} characters"]
+    wrong = [repr(character) for character in rule.offending(value)]
+    if wrong:
+        others = " and others" if wrong[_NAMED:] else ""
+        problems.append(f"which may not have {', '.join(wrong[:_NAMED])}{others}")
+    if problems or not re.fullmatch(rule.pattern, value):
+        words = ", ".join([name, *problems]) + ("," if problems else "")
+        refuse(words, value, rule.allowed, where=where)
 
 
 def check_walltime(name: str, value: Any, *, where: object = None) -> None:
@@ -151,9 +184,15 @@ def seconds(walltime: str) -> int:
     return 3600 * hours + 60 * minutes + rest
 
 
+def times(count: int, memory: str) -> str:
+    """Multiply a size such as ``512mb``, and keep its unit."""
+    digits = memory.rstrip(_UNITS)
+    return f"{count * int(digits)}{memory[len(digits) :]}"
+
+
 def gibibytes(memory: str) -> float:
     """Size of a text such as ``512mb`` in GiB."""
-    digits = memory.rstrip("bBkKmMgGtTpP")
+    digits = memory.rstrip(_UNITS)
     powers = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
     power = powers[memory[len(digits) :].lower().removesuffix("b")]
     return int(digits) * 1024.0 ** (power - 3)

@@ -117,7 +117,7 @@ class CMCConfig:
         described("How the chains of one shard run"),
     ] = "parallel"
     num_warmup: Annotated[
-        Count, Section.MCMC, described("Number of warm-up steps of each chain")
+        Count, Section.MCMC, described("Most warm-up steps of a chain; fits take 400 at most")
     ] = 1500
     num_samples: Annotated[Count, Section.MCMC, described("Number of draws of each chain")] = 1500
     num_chains: Annotated[Count, Section.MCMC, described("Number of chains of each shard")] = 4
@@ -181,7 +181,7 @@ class CMCConfig:
     max_parameter_cv: Annotated[
         Positive,
         Section.VALIDATION,
-        described("Largest relative scatter of a parameter between shards or chains"),
+        described("Largest distance of shards' means in posterior widths, if beyond chance (1 %)"),
     ] = 1.0
     heterogeneity_abort: Annotated[
         bool, Section.VALIDATION, described("Stop where the shards contradict each other")

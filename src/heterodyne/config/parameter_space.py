@@ -312,6 +312,16 @@ class ParameterSpace:
             {n: replace(p, vary=p.vary and n not in names) for n, p in self.parameters.items()}
         )
 
+    def without_log_normal_priors(self) -> ParameterSpace:
+        """Replace log-normal priors by normal ones of the same centre and width."""
+
+        def linear(p: Parameter) -> Parameter:
+            if p.prior.kind is not PriorKind.LOGNORMAL:
+                return p
+            return replace(p, prior=replace(p.prior, kind=PriorKind.NORMAL))
+
+        return ParameterSpace({name: linear(p) for name, p in self.parameters.items()})
+
     def _check_names(self, names: Iterable[str]) -> None:
         for name in names:
             if name not in self.parameters:

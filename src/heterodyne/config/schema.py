@@ -234,8 +234,30 @@ def _cmc_section_model(section: Section) -> type[BaseModel]:
     return create_model(f"Cmc{name}", __base__=RunSection, **fields)
 
 
+def _without_fit(value: object) -> object:
+    if value == "literal":
+        raise ValueError(
+            "literal centres priors on an earlier fit, and a run file takes none; allowed: true "
+            "or false; to centre priors, set prior under parameters"
+        )
+    return value
+
+
+_InformedPriors = Annotated[
+    bool,
+    BeforeValidator(_without_fit),
+    described(
+        "No effect in a run file, which takes no earlier fit; to centre priors on one, set "
+        "the priors of the parameters"
+    ),
+]
+
+
 def _run_file_fields(section: Section) -> dict[str, Any]:
-    """Fields of a section of CMCConfig; in run files angles are treated one by one."""
+    """Fields of a section of CMCConfig; run files differ where they say less than a call.
+
+    Angles are treated one by one, and there is no earlier fit to centre priors on.
+    """
     fields = {
         name: definition
         for name, definition in definitions_of(CMCConfig).items()
@@ -243,6 +265,8 @@ def _run_file_fields(section: Section) -> dict[str, Any]:
     }
     if "per_angle_mode" in fields:
         fields["per_angle_mode"] = (fields["per_angle_mode"][0], "individual")
+    if "use_nlsq_informed_priors" in fields:
+        fields["use_nlsq_informed_priors"] = (_InformedPriors, True)
     return fields
 
 
@@ -357,8 +381,10 @@ class RunConfig(RunSection):
     ] = None
 
     def parameter_space(self) -> ParameterSpace:
-        """Start values, bounds and priors of all parameters."""
-        return ParameterSpace.from_config(self.parameters.model_dump(exclude_none=True))
+        """Start values, bounds and priors of all parameters, as ``use_log_space_priors`` says."""
+        space = ParameterSpace.from_config(self.parameters.model_dump(exclude_none=True))
+        wanted = self.cmc_config().use_log_space_priors
+        return space if wanted else space.without_log_normal_priors()
 
     def cmc_config(self) -> CMCConfig:
         """Settings of the draws, in the form the samplers take."""

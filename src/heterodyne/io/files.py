@@ -13,10 +13,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
-from heterodyne._errors import ConfigError
+from heterodyne._errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from heterodyne._typing import ArrayLike, PathArg
+
+
+def folder_of(path: PathArg) -> Path:
+    """Return a folder, made if it is missing.
+
+    Raises:
+        ConfigError: It cannot be made.
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"the folder cannot be made ({error.strerror})",
+            where=folder,
+            remedy="Choose another place",
+        ) from None
+    return folder
 
 
 @contextmanager
@@ -101,13 +119,26 @@ def write_npz(path: PathArg, arrays: Mapping[str, ArrayLike]) -> Path:
 
     Raises:
         ConfigError: The file cannot be written.
+        DataError: An array of Python objects, None among them, which only a pickle could hold.
     """
     import numpy as np
 
     plain: dict[str, Any] = {name: np.asarray(values) for name, values in arrays.items()}
+    for name, array in plain.items():
+        if array.dtype.hasobject:
+            raise DataError(
+                f"{name} holds Python objects ({_types(array)})",
+                where=path,
+                allowed="arrays of numbers or texts, each of one type",
+                remedy=f"Turn {name} into such an array, or leave it out",
+            )
     with replacing(path) as partial, partial.open("wb") as stream:
         np.savez_compressed(stream, **plain)
     return Path(path)
+
+
+def _types(objects: Any) -> str:
+    return ", ".join(sorted({type(x).__name__ for x in objects.ravel().tolist()}))
 
 
 def read_npz(path: PathArg) -> dict[str, Any]:

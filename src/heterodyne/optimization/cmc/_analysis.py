@@ -67,6 +67,7 @@ class Analysis:
         corrected_draws: The same in coordinates.
         prior: Draws from the priors.
         diagnosis: Convergence of all draws.
+        believed: Convergence of the draws to believe alone.
         noise: What the residuals say about the noise.
         rows: The table of results.
         verdict: Whether to believe it.
@@ -83,6 +84,7 @@ class Analysis:
     corrected_draws: Draws | None
     prior: Quantities
     diagnosis: Diagnosis
+    believed: Diagnosis
     noise: SpeckleNoise
     rows: tuple[Row, ...]
     verdict: Verdict
@@ -161,12 +163,13 @@ def analyse(
     schedule = Schedule.of(config, c2.size, posterior.size)
     passes = Passes(posterior, derived, schedule, engine, keeper or Keeper(), on_event, fit, scale)
     combination = None
+    seen = estimate_noise(fit, c2, noise)
     if sharding is None:
         plain = passes.plain()
     else:
-        limits = limits_of(config)
-        plain, combination = sample_shards(passes, c2, sharding, config, limits, elsewhere)
-    seen = estimate_noise(fit, c2, noise)
+        plain, combination = sample_shards(
+            passes, c2, sharding, config, limits_of(config), elsewhere, speckles=seen.likely
+        )
     corrected = None
     if seen.likely:
         corrected, seen = passes.corrected(seen)
@@ -200,6 +203,7 @@ def _judged(
         corrected_draws=None if corrected is None else corrected.draws,
         prior=prior,
         diagnosis=diagnosis,
+        believed=(corrected or plain).diagnosis,
         noise=noise,
         rows=rows,
         verdict=judge(

@@ -29,8 +29,8 @@ class Combination:
         failed: Numbers of the shards, counted from 0, that did not converge or have no draws,
             and were left out.
         problems: Why shards have no draws, by number.
-        scatter: Scatter of the shards' means beyond their own errors, over the absolute
-            mean, by quantity.
+        scatter: Largest distance of the shards' means in widths of a shard's posterior, by
+            quantity; 0 where sound shards lie as far apart.
         k_hat: Pareto shape of the weights of the combined draws.
         kish: Number of independent draws that these are worth.
         shift: Largest distance of a mean of the combined draws from that of the result, in

@@ -11,11 +11,14 @@ import numpy as np
 import xarray
 
 from heterodyne._errors import DataError
+from heterodyne._log import get_logger
 from heterodyne._typing import FloatArray
 from heterodyne.optimization.cmc._summary import by_chain
 
 if TYPE_CHECKING:
     from heterodyne.optimization.cmc.results import CMCResult
+
+_LOG = get_logger(__name__)
 
 
 def cmc_result_to_arviz(result: CMCResult) -> xarray.DataTree:
@@ -56,12 +59,18 @@ def draws_tree(
     bfmi: Sequence[float] | FloatArray | None,
     stats: xarray.Dataset | None = None,
 ) -> xarray.DataTree:
-    """Put draws, shape (chains, draws), and what is known of the chains into ArviZ groups."""
+    """Put draws, shape (chains, draws), and what is known of the chains into ArviZ groups.
+
+    A BFMI for another number of chains is left out, with a warning.
+    """
     tree = arviz_base.from_dict({"posterior": dict(samples)})
     stats = xarray.Dataset() if stats is None else stats
-    if bfmi is not None and len(bfmi) == tree["posterior"].sizes["chain"]:
+    chains = tree["posterior"].sizes["chain"]
+    if bfmi is not None and len(bfmi) == chains:
         stats = stats.assign(bfmi=("chain", np.asarray(bfmi, float)))
         stats = stats.assign_coords(chain=tree["posterior"]["chain"])
+    elif bfmi is not None:
+        _LOG.warning("BFMI of %d chains is left out, since there are %d.", len(bfmi), chains)
     if stats:
         tree["sample_stats"] = xarray.DataTree(stats)
     return tree

@@ -274,9 +274,10 @@ def _about_r_hat(r_hat: float, n_samples: int, n_chains: int, num_shards: int) -
     elif r_hat > limit:
         shards = f", or have fewer and larger shards than {num_shards}" if num_shards > 1 else ""
         yield (
-            f"The largest R-hat is {r_hat:.3f} (allowed {limit:g}): raise num_warmup, and "
-            f"num_samples from {n_samples}{shards}. If it stays, chains are in several modes, "
-            "or parameters are not informed: narrow bounds or priors, or fix parameters."
+            f"The largest R-hat is {r_hat:.3f} (allowed {limit:g}): raise num_samples from "
+            f"{n_samples}{shards}; num_warmup helps where it is below 400, or with NUTSSampler. "
+            "If it stays, chains are in several modes, or parameters are not informed: narrow "
+            "bounds or priors, or fix parameters."
         )
 
 

@@ -42,6 +42,10 @@ class Thresholds:
     kish: float = 1000.0
     growth: float = 0.03
 
+    def at_least(self, r_hat: float, ess: float) -> Thresholds:
+        """Return these limits, or others of R-hat and effective draws where they are stricter."""
+        return replace(self, r_hat=min(self.r_hat, r_hat), ess=max(self.ess, ess))
+
 
 THRESHOLDS = Thresholds()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from heterodyne._events import EventSink, Message
@@ -23,7 +24,7 @@ def divided(
     and memory than one of all pairs. For that reason ``enable: auto`` divides nothing by itself.
 
     Args:
-        config: Settings.
+        config: Settings; the sentence begins with ``run_id`` where there is one.
         n_frames: Number of frames, N.
         n_phi: Number of angles.
         engine: What draws.
@@ -32,22 +33,28 @@ def divided(
     Returns:
         The division; None for one pass over all pairs.
     """
+    sharding, message = _decided(config, n_frames, n_phi, engine)
+    if config.run_id is not None:
+        first, rest = message.text[0].lower(), message.text[1:]
+        message = replace(message, text=f"Run {config.run_id}: {first}{rest}")
+    on_event(message)
+    return sharding
+
+
+def _decided(
+    config: CMCConfig, n_frames: int, n_phi: int, engine: EngineName
+) -> tuple[Sharding | None, Message]:
     n_points = n_phi * n_frames**2
     reason = _request(config)
     n_shards = config.get_num_shards(n_points, n_phi) if reason else 1
     if n_shards > 1:
-        on_event(
-            Message(
-                f"The pairs are divided into {n_shards} shards ({config.sharding_strategy}), "
-                f"since {reason}."
-            )
-        )
-        return Sharding(n_shards, config.sharding_strategy, config.seed)
+        text = f"The pairs are divided into {n_shards} shards ({config.sharding_strategy})"
+        sharding = Sharding(n_shards, config.sharding_strategy, config.seed)
+        return sharding, Message(f"{text}, since {reason}.")
     if reason:
-        on_event(Message(f"All pairs are sampled in one pass: {reason}, but {_few(config)}."))
-    else:
-        on_event(_one_pass(config, n_frames, n_phi, engine))
-    return None
+        text = f"All pairs are sampled in one pass: {reason}, but {_few(config)}."
+        return None, Message(text)
+    return None, _one_pass(config, n_frames, n_phi, engine)
 
 
 def asks_for_shards(config: CMCConfig) -> bool:

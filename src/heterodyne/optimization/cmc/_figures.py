@@ -17,24 +17,6 @@ if TYPE_CHECKING:
 Size = tuple[float, float]
 
 
-def folder_of(output_dir: PathArg) -> Path:
-    """Return a folder, made if it is missing.
-
-    Raises:
-        ConfigError: It cannot be made.
-    """
-    folder = Path(output_dir)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"the folder cannot be made ({error.strerror})",
-            where=folder,
-            remedy="Choose another place",
-        ) from None
-    return folder
-
-
 def finished(figure: Figure, figsize: Size | None, note: str = "", warning: str = "") -> Figure:
     """Give a figure its size, its footnote and its warning.
 
@@ -79,4 +61,4 @@ def save(figure: Figure, output_dir: PathArg, kind: str, dpi: float) -> Path:
     if not dpi > 0:
         raise ConfigError(f"{dpi} pixels per inch", where="dpi", allowed="above 0")
     content = style.png(figure, dpi / 96.0)
-    return files.write_bytes(folder_of(output_dir) / f"{kind}_plot.png", content)
+    return files.write_bytes(files.folder_of(output_dir) / f"{kind}_plot.png", content)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpyro.distributions as dist
 
-from heterodyne._errors import ConfigError, DataError, SamplingError
+from heterodyne._errors import ConfigError, DataError
 from heterodyne._log import get_logger
 from heterodyne._typing import ArrayLike
 from heterodyne.config._suggest import not_known
@@ -20,31 +20,15 @@ from heterodyne.core.heterodyne_model import HeterodyneModel
 from heterodyne.data import TwoTimeData, from_arrays
 from heterodyne.optimization.cmc._priors_build import build_nlsq_informed_priors
 from heterodyne.optimization.cmc._priors_families import logarithm_of, normal_of
+from heterodyne.optimization.cmc._warm_start import best_of, started
 from heterodyne.optimization.nlsq.results import NLSQResult
 
 _LOG = get_logger(__name__)
-
-CMC_F0_DEGEN_THRESHOLD: float = 0.1
-"""Amplitude of the fraction below which the transport of the sample is undetermined."""
-
-CMC_ALPHA_SINGULARITY: float = -1.5
-"""Exponent of the sample's transport below which J cannot be integrated from t = 0."""
-
-CMC_F0_SAFE_ZONE: float = 0.2
-"""Amplitude of the fraction that a start below the threshold is moved to."""
-
-CMC_ALPHA_SAFE_ZONE: float = -1.0
-"""Exponent that a start below the singularity is moved to."""
 
 _METHODS = ("mcmc", "nuts", "cmc")
 
 LITERAL = "literal"
 """Value of ``use_nlsq_informed_priors`` that centres priors on a fit to the same data."""
-
-_GUARDS = {
-    "f0": (CMC_F0_DEGEN_THRESHOLD, CMC_F0_SAFE_ZONE),
-    "alpha_sample": (CMC_ALPHA_SINGULARITY, CMC_ALPHA_SAFE_ZONE),
-}
 
 
 def checked(config: CMCConfig | None) -> CMCConfig:
@@ -112,63 +96,49 @@ def noise_scale(sigma: ArrayLike | None, shape: tuple[int, ...]) -> float | None
     return float(np.sqrt(np.mean(pairs**2)))
 
 
-def refuse_missing_fit(config: CMCConfig, where: str) -> None:
-    """Refuse to go on without an earlier fit, if the configuration requires one.
+def prepared(
+    space: ParameterSpace,
+    results: Sequence[NLSQResult],
+    config: CMCConfig,
+    overrides: Mapping[str, dist.Distribution] | None = None,
+    width: float = 1.0,
+) -> tuple[ParameterSpace, tuple[str, ...]]:
+    """Settle priors and start values.
+
+    Priors are centred on a fit, then replaced, then widened.
 
     Args:
-        config: Settings.
-        where: Argument that would have held the fit.
+        space: Start values, bounds and priors.
+        results: Earlier fits.
+        config: Which of these count, and for what.
+        overrides: As for ``with_priors``.
+        width: Likewise.
+
+    Returns:
+        The parameters, and sentences for the verdict.
 
     Raises:
-        ConfigError: It is required.
+        ConfigError: Something that cannot be used, or a fit that is needed and not given.
     """
-    if config.require_nlsq_warmstart:
-        raise ConfigError(
-            "no earlier fit was given, and require_nlsq_warmstart is true",
-            where=where,
-            remedy="Give one, or set require_nlsq_warmstart to false: a fit from many starts "
-            "always comes first",
-        )
-
-
-def started(
-    space: ParameterSpace, results: Sequence[NLSQResult], config: CMCConfig
-) -> ParameterSpace:
-    """Take start values of the varying physics parameters from the best of earlier fits.
-
-    Raises:
-        ConfigError: A fit is required, and none given.
-    """
-    if not results:
-        refuse_missing_fit(config, "nlsq_result")
-        return space
-    if not config.use_nlsq_warmstart:
-        return space
-    found = min(results, key=_badness).as_dict()
-    values: dict[str, float] = {}
-    for name in space.varying_names:
-        if name not in PHYSICS_PARAM_NAMES or name not in found:
-            continue
-        value, setting = found[name], space[name]
-        if not np.isfinite(value):
-            _LOG.warning(
-                "The fit has %s = %g: its start value stays %g.", name, value, setting.value
-            )
-            continue
-        safe = _safe(name, value)
-        values[name] = min(max(safe, setting.min), setting.max)
-        if values[name] != safe:
-            _LOG.warning(
-                "The fit has %s = %g, outside its bounds %g to %g: sampling starts at %g.",
-                name, value, setting.min, setting.max, values[name],
-            )  # fmt: skip
-    return space.with_values(values)
+    space, notes = informed(space, results, config, overrides or (), width)
+    return started(with_priors(space, config, overrides, width), results, config), notes
 
 
 def informed(
-    space: ParameterSpace, results: Sequence[NLSQResult], config: CMCConfig
+    space: ParameterSpace,
+    results: Sequence[NLSQResult],
+    config: CMCConfig,
+    others: Collection[str] = (),
+    width: float = 1.0,
 ) -> tuple[ParameterSpace, tuple[str, ...]]:
     """Centre priors on the best of earlier fits, where the configuration says so literally.
+
+    Args:
+        space: Bounds and priors.
+        results: Earlier fits.
+        config: Whether priors are centred, and the width of these.
+        others: Names of parameters that will have other priors.
+        width: Factor by which all priors will be widened.
 
     Returns:
         The parameters, and sentences for the verdict.
@@ -186,53 +156,17 @@ def informed(
             where="use_nlsq_informed_priors",
             remedy="Give nlsq_result, or leave the priors as they are",
         )
-    best = min(results, key=_badness)
+    best = best_of(results)
     priors = build_nlsq_informed_priors(best, space, config.nlsq_prior_width_factor)
     physics = {name: x for name, x in priors.items() if name in PHYSICS_PARAM_NAMES}
+    kept = [name for name in physics if name in others]
+    which = f"The priors but those of {', '.join(kept)}" if kept else "The priors"
     note = (
-        "The priors are centred on a fit, with "
-        f"{config.nlsq_prior_width_factor:g} of its standard errors for their width. If it is a "
-        "fit of these data, they count twice and the intervals are too narrow."
+        f"{which} are centred on a fit, with {config.nlsq_prior_width_factor * width:g} of its "
+        "standard errors for their width. If it is a fit of these data, they count twice and "
+        "the intervals are too narrow."
     )
     return ParameterSpace(_replaced(space.parameters, physics)), (note,)
-
-
-def _safe(name: str, value: float) -> float:
-    """Move a start value off where the data leave the sample's transport undetermined."""
-    threshold, safe = _GUARDS.get(name, (-np.inf, value))
-    if value >= threshold:
-        return value
-    _LOG.warning(
-        "The fit has %s = %g, below %g, where the transport of the sample is undetermined: the "
-        "search starts at %g.", name, value, threshold, safe,
-    )  # fmt: skip
-    return safe
-
-
-def refuse_degenerate(results: Sequence[NLSQResult], config: CMCConfig) -> None:
-    """Refuse to divide data whose fit leaves the sample's transport undetermined.
-
-    Raises:
-        SamplingError: A fit is beyond a threshold, and that is not allowed.
-    """
-    if config.allow_degenerate_warmstart:
-        return
-    for result in results:
-        found = result.as_dict()
-        for name, (threshold, _) in _GUARDS.items():
-            if name in found and found[name] < threshold:
-                raise SamplingError(
-                    f"the fit has {name} = {found[name]:g}, so that shards cannot determine the "
-                    "transport of the sample",
-                    where="nlsq_result",
-                    allowed=f"{name} of at least {threshold:g}",
-                    remedy="Sample all data in one pass, fix the parameters of the sample, or "
-                    "set allow_degenerate_warmstart to true",
-                )
-
-
-def _badness(result: NLSQResult) -> tuple[bool, float]:
-    return not result.success, float(np.nan_to_num(result.sigma, nan=np.inf))
 
 
 def with_priors(
@@ -254,10 +188,9 @@ def with_priors(
     """
     if not (np.isfinite(width) and width > 0):
         raise ConfigError(f"it is {width:g}", where="prior_width_multiplier", allowed="above 0")
-    parameters = dict(space.parameters)
     if not config.use_log_space_priors:
-        parameters = {n: replace(p, prior=_linear(p.prior)) for n, p in parameters.items()}
-    parameters = _replaced(parameters, overrides or {})
+        space = space.without_log_normal_priors()
+    parameters = _replaced(space.parameters, overrides or {})
     if width != 1.0:
         parameters = {n: replace(p, prior=_widened(p.prior, width)) for n, p in parameters.items()}
     return ParameterSpace(parameters)
@@ -275,10 +208,6 @@ def _replaced(
             )
         changed[name] = _overridden(changed[name], distribution)
     return changed
-
-
-def _linear(prior: Prior) -> Prior:
-    return replace(prior, kind=PriorKind.NORMAL) if prior.kind is PriorKind.LOGNORMAL else prior
 
 
 def _widened(prior: Prior, width: float) -> Prior:
@@ -335,7 +264,7 @@ def only_sigma(others: Mapping[str, Any]) -> ArrayLike | None:
 
 
 def method_settings(method: str, given: Mapping[str, Any] | CMCConfig | None) -> CMCConfig:
-    """Read settings, without shards unless the method is ``cmc``.
+    """Check the method, and read the settings, which alone decide on shards.
 
     Raises:
         ConfigError: A method that is not known, or a section that is no mapping.
@@ -344,5 +273,4 @@ def method_settings(method: str, given: Mapping[str, Any] | CMCConfig | None) ->
         raise ConfigError(
             not_known("method", method, _METHODS), where="method", allowed=", ".join(_METHODS)
         )
-    config = CMCConfig.from_dict(given) if isinstance(given, Mapping) else given or CMCConfig()
-    return config if method == "cmc" else replace(config, enable="never")
+    return CMCConfig.from_dict(given) if isinstance(given, Mapping) else given or CMCConfig()

@@ -29,11 +29,14 @@ def merge_shard_cmc_results(
     Where every shard holds draws, these are combined by ``combine_shard_samples`` and the
     figures are those of the combined draws. Elsewhere means are weighted by the inverse
     variances that the results state, and intervals are those of a normal distribution.
-    Diagnostics are the worst of all shards.
+    Diagnostics are the worst of all shards: R-hat and effective numbers of each parameter; and
+    BFMI of any chain, which every combined chain has, as its draws are averages over all shards.
 
     Args:
         shard_results: Results of the shards, at least one.
-        parameter_names: Parameters to combine; those of the shards if None.
+        parameter_names: Parameters of the result; those of the shards if None. Draws of the
+            others are combined too, since they are correlated, and left out in the end; those of
+            sigma, which is no parameter, stay.
 
     Returns:
         The combined result; ``metadata["shard_diagnostics"]`` has the figures of each shard
@@ -46,7 +49,7 @@ def merge_shard_cmc_results(
     names = _names(results, parameter_names)
     places = [[one.parameter_names.index(name) for name in names] for one in results]
     found = _from_draws(results, names) or _from_moments(results, places, names)
-    passed = all(one.convergence_passed for one in results)
+    passed, chains = all(one.convergence_passed for one in results), results[0].num_chains
     worst: dict[str, Callable[[FloatArray], FloatArray]] = {
         "r_hat": lambda x: x.max(axis=0),
         "ess_bulk": lambda x: x.min(axis=0),
@@ -63,7 +66,7 @@ def merge_shard_cmc_results(
         **diagnostics,
         convergence_passed=passed,
         convergence_status=status_of(passed),
-        bfmi=_all([one.bfmi for one in results]),
+        bfmi=_worst_energy([one.bfmi for one in results], found.get("num_chains", chains)),
         map_estimate=None,
         num_shards=len(results),
         divergences=sum(one.divergences for one in results),
@@ -107,7 +110,9 @@ def _from_draws(results: Sequence[CMCResult], names: list[str]) -> dict[str, Any
     if len({held[names[0]].shape for held in shards}) > 1:
         _LOG.warning("Shards have different numbers of draws: their moments are combined.")
         return None
-    draws = combine_shard_samples([{name: held[name] for name in common} for held in shards])
+    combined = combine_shard_samples([{name: held[name] for name in common} for held in shards])
+    left_out = {name for one in results for name in one.parameter_names} - set(names)
+    draws = {name: x for name, x in combined.items() if name not in left_out}
     named = {name: draws[name] for name in names}
     chains, count = named[names[0]].shape
     return {
@@ -157,6 +162,7 @@ def _metadata(results: Sequence[CMCResult], combined_from: str) -> dict[str, Any
                 "shard": k,
                 "r_hat_max": _extreme(one.r_hat, np.max),
                 "ess_bulk_min": _extreme(one.ess_bulk, np.min),
+                "bfmi_min": _extreme(one.bfmi, np.min),
                 "divergences": one.divergences,
                 "converged": one.convergence_passed,
             }
@@ -165,8 +171,9 @@ def _metadata(results: Sequence[CMCResult], combined_from: str) -> dict[str, Any
     }
 
 
-def _extreme(values: FloatArray | None, pick: Callable[[FloatArray], Any]) -> float:
-    return float("nan") if values is None else float(pick(np.asarray(values, float)))
+def _extreme(values: Any, pick: Callable[[FloatArray], Any]) -> float:
+    known = values is not None and np.size(values) > 0
+    return float(pick(np.asarray(values, float))) if known else float("nan")
 
 
 def _worst(
@@ -181,10 +188,11 @@ def _worst(
     return pick(np.array(rows))
 
 
-def _all(values: Sequence[Any]) -> FloatArray | None:
+def _worst_energy(values: Sequence[Any], num_chains: int) -> FloatArray | None:
+    """Smallest BFMI of any chain of any shard, once for each combined chain."""
     if any(x is None for x in values):
         return None
-    return np.concatenate([np.atleast_1d(np.asarray(x, float)) for x in values])
+    return np.full(num_chains, np.min([_extreme(x, np.min) for x in values]))
 
 
 def _sum(values: Sequence[float | None]) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, TypeVar
@@ -54,6 +55,8 @@ _STEADY = replace(THRESHOLDS, growth=0.015)
 _CHEAP_PAIRS, _MOST_PAIRS = 100_000, 500_000
 # Most pairs with which all points together take less time than walkers of averaged frames.
 _POINT_PAIRS = 5_000_000
+# Draws that importance sampling picks, over the effective draws that a run asks for.
+_PICKED_SHARE = 2.0
 # What straightens the best mode distorts others and plateaus: with more, simulations lost by it.
 _MOST_BENT = 2
 # Draws given averages that are weighed by all pairs: at first, and if these are not enough.
@@ -128,7 +131,7 @@ class Drawing:
         averaged = self.engine == "auto" and not ensemble and possible(target)
         few = averaged and not _affordable(target, _POINT_PAIRS)
         found = self._weighed(name, target, frames, few=few)
-        enough = self.engine == "auto" and found.diagnosis.mixed(THRESHOLDS)
+        enough = self.engine == "auto" and found.diagnosis.mixed(self._strict(THRESHOLDS))
         if self.engine == "importance" or enough:
             return found
         points = found.draws.proposals
@@ -136,7 +139,8 @@ class Drawing:
         if self.engine == "auto":
             to = "ensemble sampling" if ensemble or averaged else "NUTS"
             to += " of averaged frames" if averaged else ""
-            self.on_event(Message(_handed_over(name, found.diagnosis, to)))
+            limits = self._strict(THRESHOLDS)
+            self.on_event(Message(_handed_over(name, found.diagnosis, limits, to)))
         if ensemble:
             return self._walked(name, target, points, frames, f"{name} draws")
         weighed = self._on_averages(name, target, frame, points) if averaged else None
@@ -147,6 +151,10 @@ class Drawing:
             frame, plan = refined, replace(plan, n_stages=min(plan.n_stages, _REFINED_STAGES))
         return self._along_gradients(name, target, plan, frame)
 
+    def _strict(self, limits: Thresholds) -> Thresholds:
+        """Return limits at which drawing ends: those of the run where they are stricter."""
+        return limits.at_least(self.schedule.max_r_hat, self.schedule.min_ess)
+
     def _along_gradients(self, name: str, target: Target, plan: Schedule, frame: Frame) -> Sampled:
         nuts = Sampler(self.posterior, target, plan, f"{name} draws")
         return self._driven(name, nuts, lambda: nuts.start(frame))
@@ -154,13 +162,17 @@ class Drawing:
     def _weighed(
         self, name: str, target: Target, frames: tuple[Frame, ...], *, few: bool
     ) -> Sampled:
+        n_groups = max(2, self.schedule.n_chains)
+        # No more effective draws can be asked for than are picked.
+        picked = math.ceil(_PICKED_SHARE * self.schedule.min_ess / n_groups)
         weigh = ImportanceSampler(
             self.posterior,
             target,
             frames,
             self.schedule.seed,
             self._bend(target, frames),
-            n_groups=max(2, self.schedule.n_chains),
+            n_groups=n_groups,
+            n_draws=max(ImportanceSampler.n_draws, picked),
             stage=f"{name} weights",
             most=FEW if few else MOST,
         )
@@ -180,13 +192,17 @@ class Drawing:
         moved = replace(points, y=means.of_averages(points.y))
         stage = f"{name} draws of averaged frames"
         walked = self._walked(f"{name}_averaged", means.target, moved, (), stage)
+        found: Sampled | None = None
         for count in _WEIGHED if walked.diagnosis.mixed(THRESHOLDS) else ():
             self.on_event(Progress(f"{name} weights of all pairs", 0, count))
             draws = weighed(self.posterior, target, means, walked.draws, count, self.schedule.seed)
             found = self.named(draws)
             found = replace(found, diagnosis=found.diagnosis.after(walked.diagnosis))
-            if found.diagnosis.mixed(THRESHOLDS):
-                return found
+            if found.diagnosis.mixed(self._strict(THRESHOLDS)):
+                break
+        # For so many pairs NUTS takes far longer, and may not reach limits of the run either.
+        if found is not None and found.diagnosis.mixed(THRESHOLDS):
+            return found
         self.on_event(Message(_NOT_WEIGHED.format(name.capitalize())))
         return None
 
@@ -224,7 +240,7 @@ class Drawing:
         def enough(draws: Draws) -> bool:
             nonlocal last
             last = self.named(draws)
-            return last.diagnosis.mixed(limits)
+            return last.diagnosis.mixed(self._strict(limits))
 
         draws = drive(
             engine,
@@ -310,10 +326,18 @@ def _affordable(target: Target, most_pairs: int) -> bool:
     return target.normal is not None or int(target.data.n_pairs.sum()) <= most_pairs
 
 
-def _handed_over(name: str, d: Diagnosis, to: str) -> str:
-    limits = THRESHOLDS
+def _handed_over(name: str, d: Diagnosis, limits: Thresholds, to: str) -> str:
+    figures = (
+        f"Pareto k-hat {d.k_hat:.2f}, wanted below {limits.k_hat:g}; worth {d.kish:.0f} "
+        f"independent draws, wanted {limits.kish:g}"
+    )
+    if d.well_weighted(limits):
+        ess = min(d.worst_ess_bulk[1], d.worst_ess_tail[1])
+        figures = (
+            f"R-hat {d.worst_r_hat[1]:.3f}, wanted {limits.r_hat:g} at most; {ess:.0f} effective "
+            f"draws, wanted {limits.ess:g}"
+        )
     return (
-        f"{name.capitalize()} draws: importance sampling is not good enough here (Pareto k-hat "
-        f"{d.k_hat:.2f}, wanted below {limits.k_hat:g}; worth {d.kish:.0f} independent draws, "
-        f"wanted {limits.kish:g}), so {to} takes over."
+        f"{name.capitalize()} draws: importance sampling is not good enough here ({figures}), so "
+        f"{to} takes over."
     )

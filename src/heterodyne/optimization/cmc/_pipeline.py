@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ import numpy as np
 
 from heterodyne._errors import ConfigError, InterruptedRunError
 from heterodyne._events import EventSink, Message, ignore_events
+from heterodyne.config.cmc import CMCConfig
 from heterodyne.data import TwoTimeData
 from heterodyne.io import run_folder
 from heterodyne.io.run_folder import RunFolder
@@ -34,6 +35,11 @@ from heterodyne.optimization.problem import Problem
 
 if TYPE_CHECKING:
     from heterodyne.config.schema import RunConfig
+
+_ABOUT_EARLIER_FITS = (
+    "use_nlsq_warmstart", "require_nlsq_warmstart", "allow_degenerate_warmstart",
+    "nlsq_prior_width_factor",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,8 @@ def run(
             where=folder.path,
             remedy="Leave out --resume to start one",
         )
+    for text in without_effect(config.cmc_config()):
+        on_event(Message(text, "warning"))
     started = time.monotonic()
     try:
         fit = fit_run(config, data, on_event, partial(_prepare, config))
@@ -100,6 +108,18 @@ def run(
             else "Nothing was drawn yet; the same command starts anew",
         ) from None
     return write(analysis, data, folder, fit_seconds)
+
+
+def without_effect(settings: CMCConfig) -> Iterator[str]:
+    """Say which settings a run file has in vain, since they are about an earlier fit."""
+    usual = CMCConfig()
+    for name in _ABOUT_EARLIER_FITS:
+        value = getattr(settings, name)
+        if value != getattr(usual, name):
+            yield (
+                f"{name}: {str(value).lower()} has no effect: a run takes no earlier fit, and "
+                "always starts its draws at a fit of its own."
+            )
 
 
 def _prepare(config: RunConfig, problem: Problem) -> None:

@@ -67,6 +67,8 @@ class Schedule:
         parallel: Run chains side by side.
         seed: Seed of all random numbers.
         spread: Standard deviation of the starts over that of the normal approximation.
+        max_r_hat: Largest R-hat that a run is to end with before its largest number of draws.
+        min_ess: Smallest effective number of draws, likewise.
     """
 
     n_chains: int
@@ -80,6 +82,8 @@ class Schedule:
     parallel: bool
     seed: int
     spread: float = 1.0
+    max_r_hat: float = math.inf
+    min_ess: float = 0.0
 
     @classmethod
     def of(cls, config: CMCConfig, n_points: int, n_params: int) -> Schedule:
@@ -105,6 +109,8 @@ class Schedule:
             parallel=config.chain_method == "parallel",
             seed=config.seed,
             spread=_SPREADS[config.init_strategy],
+            max_r_hat=config.max_r_hat,
+            min_ess=float(config.min_ess),
         )
 
     def looks(self) -> frozenset[int]:

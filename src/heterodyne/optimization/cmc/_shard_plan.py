@@ -29,6 +29,19 @@ from heterodyne.optimization.problem import Problem
 _COMPILER = ThreadPoolExecutor(1, thread_name_prefix="shard compiler")
 
 
+def schedule_of_shard(config: CMCConfig, n_pairs: int, n_shards: int, n_params: int) -> Schedule:
+    """How much to sample of a shard.
+
+    Args:
+        config: Counts of draws.
+        n_pairs: Number of pairs of all shards.
+        n_shards: Number of shards.
+        n_params: Number of unknowns.
+    """
+    # The configuration counts points, and each pair is two of them.
+    return Schedule.of(config, 2 * n_pairs // n_shards, n_params)
+
+
 @dataclass(frozen=True)
 class ShardPlan:
     """What all shards of a data set share, beside the measured correlation itself.
@@ -71,7 +84,7 @@ class ShardPlan:
             sharding,
             passes.posterior,
             passes.derived,
-            Schedule.of(config, 2 * problem.n_pairs // k, passes.posterior.size),
+            schedule_of_shard(config, problem.n_pairs, k, passes.posterior.size),
             passes.engine,
             passes.scale,
             1.0 / k if config.prior_tempering else 1.0,

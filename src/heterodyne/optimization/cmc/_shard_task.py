@@ -115,7 +115,7 @@ def prepare_shards(plan: ShardPlan, c2: StoredArray, folder: RunFolder, rules: R
     WorkFolder.remove(folder.path)
     write_plan(folder.file(SHARD_PLAN), plan)
     with folder.replacing(SHARD_DATA) as path, path.open("wb") as stream:
-        np.save(stream, c2)
+        np.save(stream, c2, allow_pickle=False)
     digests = {"plan": _sha256(folder.file(SHARD_PLAN)), "data": _sha256(folder.file(SHARD_DATA))}
     tasks = [
         Task(f"shard-{k + 1:04d}", float(size), {"shard": k, **digests})

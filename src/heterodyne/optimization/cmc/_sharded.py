@@ -21,6 +21,7 @@ from heterodyne._events import Message, ignore_events
 from heterodyne._typing import FloatArray, JaxArray, StoredArray
 from heterodyne.config.cmc import CMCConfig
 from heterodyne.core._jax import jax, jnp
+from heterodyne.optimization.cmc._agreement import distances, refuse_contradiction
 from heterodyne.optimization.cmc._assign import Sharding
 from heterodyne.optimization.cmc._combination import (
     CORRECTED,
@@ -57,6 +58,8 @@ def sample_shards(
     config: CMCConfig,
     limits: Thresholds,
     elsewhere: Elsewhere | None = None,
+    *,
+    speckles: bool = False,
 ) -> tuple[Sampled, Combination]:
     """Draw every shard for independent errors and combine them.
 
@@ -67,6 +70,7 @@ def sample_shards(
         config: Rules of combination, and what to do about shards that fail or disagree.
         limits: What a shard must reach.
         elsewhere: Where shards are drawn; None draws them here, one after the other.
+        speckles: Whether speckle noise is likely.
 
     Raises:
         SamplingError: Too few shards converged, or they contradict each other.
@@ -74,8 +78,10 @@ def sample_shards(
     """
     found, pairs, problems = _shards(passes, c2, sharding, config, elsewhere)
     kept, failed = _successful(found, limits, config, passes, problems)
-    scatter = _scatter(kept)
-    _refuse_contradiction(scatter, config)
+    apart = distances([one.quantities.all() for one in kept])
+    refuse_contradiction(
+        apart, config, sharding.strategy, speckles=speckles, on_event=passes.on_event
+    )
     y = combined_draws(_of_one_length(kept), config.combination_method, passes.schedule.seed)
     whole = Target(passes.fit.problem.data, jnp.asarray(passes.scale))
     draws, held = _held_against_all(y, whole, passes)
@@ -95,7 +101,7 @@ def sample_shards(
         pairs,
         failed,
         problems,
-        scatter,
+        apart,
         draws.proposals.k_hat,
         draws.proposals.kish,
         _shift(sampled.quantities.all(), combined),
@@ -177,34 +183,6 @@ def _of_chains(values: Mapping[str, FloatArray], kept: Sequence[Sampled]) -> Dia
         sum(divergences) if divergences else None,
         sum(one.n_draws for one in shards),
     )
-
-
-def _scatter(kept: Sequence[Sampled]) -> dict[str, float]:
-    """Scatter of the shards' means that their own errors do not explain, over the mean."""
-    scatter = {}
-    shards = [one.quantities.all() for one in kept]
-    for name in shards[0]:
-        values = [one[name] for one in shards]
-        means, variances = (np.array([f(x) for x in values]) for f in (np.mean, np.var))
-        # The scatter of K means itself is known to a factor of 1 + 2 sqrt(2 / K).
-        explained = variances.mean() * (1.0 + 2.0 * np.sqrt(2.0 / len(values)))
-        excess = max(0.0, float(means.var(ddof=1) - explained)) if len(values) > 1 else 0.0
-        centre = abs(float(means.mean()))
-        scatter[name] = float(np.sqrt(excess) / centre) if centre > 0 else 0.0
-    return scatter
-
-
-def _refuse_contradiction(scatter: dict[str, float], config: CMCConfig) -> None:
-    worst = max(scatter, key=lambda name: scatter[name])
-    if config.heterogeneity_abort and scatter[worst] > config.max_parameter_cv:
-        raise SamplingError(
-            f"the shards contradict each other: their values of {worst} scatter by "
-            f"{scatter[worst]:.2g} of its mean more than their errors explain",
-            where="max_parameter_cv",
-            allowed=f"at most {config.max_parameter_cv:g}",
-            remedy="Sample all data in one pass, or divide them by angle_balanced; "
-            "heterogeneity_abort: false combines them all the same",
-        )
 
 
 def _of_one_length(found: Sequence[Sampled]) -> list[FloatArray]:

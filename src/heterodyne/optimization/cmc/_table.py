@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ PLAIN = "For independent pairs, which is too narrow under speckle noise:"
 _NOT_CONVERGED = "Not converged: do not use these numbers."
 _WIDTHS = (12, 11, 12, 12, 7, 7)
 _SHORTEST_NAME = 12
+_WIDTH = 80
 # Beyond these, figures are written with a power of ten.
 _MOST_DECIMALS, _MOST_DIGITS = 7, 8
 
@@ -37,28 +38,54 @@ def headlines(result: CMCResult) -> Iterator[str]:
         )
 
 
-def text_table(result: CMCResult, ci_level: str = "95", width: int = 80) -> str:
+def text_table(result: CMCResult, ci_level: str = "95", width: int | None = None) -> str:
     """Write the parameters of a result below each other.
 
     Args:
         result: The result.
         ci_level: Probability of the intervals in percent, ``95`` or ``89``.
-        width: Width of the table in characters; names are cut to fit.
+        width: Width of the table in characters; gaps and then names are cut to fit. None takes
+            80, or more where the figures need it.
 
     Raises:
-        ConfigError: A level that a result does not hold.
+        ConfigError: A level that a result does not hold, or a width in which the figures do
+            not fit.
     """
-    head = heads(ci_level)
-    room = max(_SHORTEST_NAME, width - sum(_WIDTHS))
+    lines = [heads(ci_level), *rows(result, ci_level)]
+    room, *sizes = _widths(lines, width)
 
     def line(entries: tuple[str, ...]) -> str:
         name = entries[0] if len(entries[0]) < room else entries[0][: room - 2] + "… "
         return name.ljust(room) + "".join(
-            entry.rjust(size) for entry, size in zip(entries[1:], _WIDTHS, strict=True)
+            entry.rjust(size) for entry, size in zip(entries[1:], sizes, strict=True)
         )
 
-    rule = "-" * (room + sum(_WIDTHS))
-    return "\n".join([line(head), rule, *map(line, rows(result, ci_level))])
+    head, *body = map(line, lines)
+    return "\n".join([head, "-" * len(head), *body])
+
+
+def _widths(lines: Sequence[tuple[str, ...]], width: int | None) -> list[int]:
+    """Widths of the columns, the names first; each entry has a space beside it."""
+    names, *figures = ([len(entry) + 1 for entry in column] for column in zip(*lines, strict=True))
+    sizes = [max(column) for column in figures]
+    room = min(_SHORTEST_NAME, max(names))
+    least = room + sum(sizes)
+    total = max(_WIDTH, least) if width is None else width
+    if total < least:
+        raise ConfigError(
+            f"a table of {total} characters",
+            where="width",
+            allowed=f"at least {least}, which these figures need",
+        )
+    spare = total - least
+    longer = min(spare, max(names) - room)
+    room, spare = room + longer, spare - longer
+    wanted = [max(pair) for pair in zip(sizes, _WIDTHS, strict=True)]
+    while spare and sizes != wanted:
+        gaps = [most - size for most, size in zip(wanted, sizes, strict=True)]
+        sizes[gaps.index(max(gaps))] += 1
+        spare -= 1
+    return [room + spare, *sizes]
 
 
 def html_table(result: CMCResult, ci_level: str = "95") -> str:

@@ -16,6 +16,7 @@ from heterodyne.optimization.cmc._draws import Draws
 from heterodyne.optimization.cmc._frame import posterior_mode
 from heterodyne.optimization.cmc._quantities import Quantities
 from heterodyne.optimization.cmc._record import data_tree
+from heterodyne.optimization.cmc._shard_plan import schedule_of_shard
 from heterodyne.optimization.cmc._summary import (
     KINDS,
     deviation,
@@ -45,7 +46,7 @@ def result_of(analysis: Analysis, config: CMCConfig, per_angle_mode: str) -> CMC
         per_angle_mode: How contrast and offset depend on the angle, in its documented word.
     """
     believed, draws = _believed(analysis)
-    samples, walks = dict(believed.parameters), draws.trajectories
+    samples = dict(believed.parameters)
     named = {name: x for name, x in samples.items() if name != _NOISE}
     scaling = analysis.posterior.scaling
     mean_contrast, std_contrast = _per_angle(scaling.contrast, samples)
@@ -59,7 +60,7 @@ def result_of(analysis: Analysis, config: CMCConfig, per_angle_mode: str) -> CMC
         bfmi=_energies(analysis, draws),
         samples=samples,
         map_estimate=_mode(analysis, list(named)),
-        num_warmup=0 if walks is None else walks.warmup_steps,
+        num_warmup=_warmup(analysis, draws, config),
         num_samples=draws.n_draws,
         num_chains=draws.n_chains,
         num_shards=1 if analysis.combination is None else analysis.combination.sharding.n_shards,
@@ -87,10 +88,36 @@ def _mixing(analysis: Analysis, draws: Draws, named: Mapping[str, FloatArray]) -
 
 
 def _energies(analysis: Analysis, draws: Draws) -> FloatArray | None:
-    """Fraction of missing information of each chain, those of shards among them."""
+    """Fraction of missing information of each chain.
+
+    Draws that no chain of NUTS has followed are made from those of several, as of all shards:
+    each of their chains is as bad as the worst of these.
+    """
     if draws.trajectories is not None:
         return np.array(bfmi(draws.trajectories.energy))
-    return np.array(analysis.diagnosis.bfmi) if analysis.diagnosis.bfmi else None
+    found = _energies_of_shards(analysis, draws) or analysis.diagnosis.bfmi
+    return np.full(draws.n_chains, np.min(found)) if found else None
+
+
+def _energies_of_shards(analysis: Analysis, draws: Draws) -> tuple[float, ...]:
+    """BFMI of the chains of NUTS whose draws were combined; nothing for other draws."""
+    known = analysis.combination
+    if known is None or draws.proposals is None or not draws.proposals.combined:
+        return ()
+    kept = (d for k, d in enumerate(known.shards) if d is not None and k not in known.failed)
+    return tuple(x for d in kept for x in d.bfmi)
+
+
+def _warmup(analysis: Analysis, draws: Draws, config: CMCConfig) -> int:
+    """Warm-up steps of each chain, or of each chain of the shards whose draws were combined."""
+    if draws.trajectories is not None:
+        return draws.trajectories.warmup_steps
+    known = analysis.combination
+    if known is None or not _energies_of_shards(analysis, draws):
+        return 0
+    n_pairs, size = analysis.fit.problem.n_pairs, analysis.posterior.size
+    schedule = schedule_of_shard(config, n_pairs, known.sharding.n_shards, size)
+    return schedule.n_stages * schedule.n_adapt
 
 
 def _believed(analysis: Analysis) -> tuple[Quantities, Draws]:

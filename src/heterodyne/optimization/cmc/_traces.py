@@ -133,7 +133,8 @@ def analyze_divergences(samples: Mapping[str, ArrayLike] | CMCResult) -> Diverge
     Args:
         samples: Draws by name with ``diverging``, shape (chains, draws), or a result. Of a
             result, such flags in an attribute ``extra_fields`` count; without it, its number
-            of divergences over the draws of all chains and shards.
+            of divergences over that of draws in ``metadata["divergences"]``, or of all chains
+            and shards.
 
     Returns:
         The report. Without flags or numbers of draws, the rate is NaN and the severity
@@ -149,6 +150,9 @@ def analyze_divergences(samples: Mapping[str, ArrayLike] | CMCResult) -> Diverge
     if isinstance(samples, Mapping):
         return _divergence_report(0, 0, None)
     total = samples.num_samples * samples.num_chains * samples.num_shards
+    counts = samples.metadata.get("divergences", {})
+    if counts.get("divergent") == samples.divergences:
+        total = int(counts["draws"])
     return _divergence_report(samples.divergences, total, None)
 
 

@@ -25,27 +25,28 @@ from heterodyne.optimization.cmc._analysis import Analysis, NoiseSettings, analy
 from heterodyne.optimization.cmc._assign import Sharding
 from heterodyne.optimization.cmc._divide import divided
 from heterodyne.optimization.cmc._inputs import (
-    CMC_ALPHA_SAFE_ZONE,
-    CMC_ALPHA_SINGULARITY,
-    CMC_F0_DEGEN_THRESHOLD,
-    CMC_F0_SAFE_ZONE,
     checked,
-    informed,
     method_settings,
     noise_scale,
     only_sigma,
-    refuse_degenerate,
-    started,
+    prepared,
     two_time_data,
-    with_priors,
 )
 from heterodyne.optimization.cmc._passes import Keeper
 from heterodyne.optimization.cmc._pool import Pool
 from heterodyne.optimization.cmc._retry import LARGEST_TARGET
 from heterodyne.optimization.cmc._run_health import DIVERGENCE_RATE_HIGH
 from heterodyne.optimization.cmc._shard_store import shard_keeper
-from heterodyne.optimization.cmc._surroundings import profiled, with_modes
+from heterodyne.optimization.cmc._surroundings import profiled, with_counts, with_modes
 from heterodyne.optimization.cmc._to_result import result_of
+from heterodyne.optimization.cmc._warm_start import (
+    CMC_ALPHA_SAFE_ZONE,
+    CMC_ALPHA_SINGULARITY,
+    CMC_F0_DEGEN_THRESHOLD,
+    CMC_F0_SAFE_ZONE,
+    best_values,
+    refuse_degenerate,
+)
 from heterodyne.optimization.cmc.io import save_result
 from heterodyne.optimization.cmc.results import CMCResult
 from heterodyne.optimization.nlsq.core import Fit
@@ -95,8 +96,10 @@ def fit_cmc_jax(
             fits ``c2_data``. Sigma is sampled; its root mean square scales the prior.
         nlsq_result: An earlier fit, which gives the search its start values.
         t_override: Frame times in s that take the place of the model's, shape (N,).
-        priors_override: NumPyro distributions that take the place of priors, by name.
-        prior_width_multiplier: Factor on the width of every prior.
+        priors_override: NumPyro distributions that take the place of priors, by name, also of
+            those that are centred on a fit (``use_nlsq_informed_priors: literal``).
+        prior_width_multiplier: Factor on the width of every prior, on top of
+            ``nlsq_prior_width_factor``.
 
     Returns:
         The posterior with its verdict.
@@ -109,11 +112,12 @@ def fit_cmc_jax(
     config = checked(config)
     if t_override is not None:
         model = replace(model, t=np.asarray(t_override, float))
-    space = with_priors(model.param_manager, config, priors_override, prior_width_multiplier)
     mode = _single_angle_mode(config)
     results = [] if nlsq_result is None else [nlsq_result]
-    given = replace(model, param_manager=space)
-    return _sampled(given, c2_data, phi_angle, config, mode, results, sigma, None)
+    return _sampled(
+        model, c2_data, phi_angle, config, mode, results, sigma, None,
+        priors_override, prior_width_multiplier,
+    )  # fmt: skip
 
 
 def fit_cmc_sharded(
@@ -159,11 +163,9 @@ def fit_cmc_sharded(
     seed = int(np.random.SeedSequence().generate_state(1)[0]) if shard_seed is None else shard_seed
     sharding = Sharding(num_shards, sharding_strategy, seed)
     results = [] if nlsq_result is None else [nlsq_result]
-    refuse_degenerate(results, config)
-    space = with_priors(model.param_manager, config)
-    given = replace(model, param_manager=space)
+    refuse_degenerate(best_values(results), model.param_manager, config, "nlsq_result")
     mode = _single_angle_mode(config)
-    return _sampled(given, c2_data, phi_angle, config, mode, results, sigma, sharding)
+    return _sampled(model, c2_data, phi_angle, config, mode, results, sigma, sharding)
 
 
 def fit_cmc_multi_phi(
@@ -202,11 +204,7 @@ def fit_cmc_multi_phi(
         angle_mode = config.get_effective_per_angle_mode(np.size(phi_angles))
     config = checked(config)
     results = list(nlsq_results or ())
-    sharding = divided(config, model.t.size, np.size(phi_angles), "nuts", _log_event)
-    if sharding is not None:
-        refuse_degenerate(results, config)
-    given = replace(model, param_manager=with_priors(model.param_manager, config))
-    return _sampled(given, c2_data, phi_angles, config, angle_mode, results, sigma, sharding)
+    return _as_asked(model, c2_data, phi_angles, config, angle_mode, results, sigma)
 
 
 def fit_mcmc_jax(
@@ -228,7 +226,7 @@ def fit_mcmc_jax(
     nlsq_result: NLSQResult | Mapping[str, Any] | None = None,
     **kwargs: Any,
 ) -> CMCResult:
-    """Sample the posterior of pooled values, whose times and angles are given one by one.
+    """Sample pooled values, given one by one; a single angle has the names of ``fit_cmc_jax``.
 
     Args:
         data: Measured correlation, shape (n,): all pairs of a grid of times at each angle.
@@ -238,8 +236,7 @@ def fit_mcmc_jax(
         q: Wavevector in 1/Å.
         L: Gap of the shear cell; the model has no use for it.
         analysis_mode: Not used; there is one model.
-        method: ``mcmc``, ``nuts`` or ``cmc``; ``cmc`` divides the data where its
-            configuration asks for shards, the others never do.
+        method: ``mcmc``, ``nuts`` or ``cmc``: all the same, ``cmc_config`` decides on shards.
         cmc_config: Settings, as an object or as its dictionary.
         initial_values: Start values by name.
         parameter_space: Bounds and priors; defaults if None.
@@ -257,13 +254,15 @@ def fit_mcmc_jax(
     """
     pool = Pool.of(data, t1, t2, phi, q, dt, parameter_space, initial_values)
     config = method_settings(method, cmc_config)
-    config = replace(config, run_id=run_id or config.run_id)
+    config = checked(replace(config, run_id=run_id or config.run_id))
     if isinstance(nlsq_result, Mapping):
         _LOG.warning("nlsq_result is a dictionary and not used: give an NLSQResult.")
         nlsq_result = None
-    results = None if nlsq_result is None else [nlsq_result]
+    results = [] if nlsq_result is None else [nlsq_result]
+    sigma, n_phi = only_sigma(kwargs), pool.phi.size
+    mode = config.get_effective_per_angle_mode(n_phi) if n_phi > 1 else _single_angle_mode(config)
     with _progress(progress_bar):
-        result = fit_cmc_multi_phi(*pool, config, results, only_sigma(kwargs))
+        result = _as_asked(*pool, config, mode, results, sigma)
     if output_dir is not None:
         save_result(result, output_dir, config.run_id)
     return result
@@ -288,6 +287,22 @@ def run_cmc_analysis(
     return fit_cmc_jax(model, c2_data, config=config, **kwargs)
 
 
+def _as_asked(
+    model: HeterodyneModel,
+    c2: ArrayLike,
+    phi: ArrayLike,
+    config: CMCConfig,
+    mode: str,
+    results: Sequence[NLSQResult],
+    sigma: ArrayLike | None,
+) -> CMCResult:
+    """Sample in one pass, or in shards where settings ask for them."""
+    sharding = divided(config, model.t.size, np.size(phi), "nuts", _log_event)
+    if sharding is not None:
+        refuse_degenerate(best_values(results), model.param_manager, config, "nlsq_results")
+    return _sampled(model, c2, phi, config, mode, results, sigma, sharding)
+
+
 def _single_angle_mode(config: CMCConfig) -> str:
     """One angle has one contrast and offset, whether its own or common to all."""
     mode = config.get_effective_per_angle_mode(1)
@@ -303,10 +318,12 @@ def _sampled(
     results: Sequence[NLSQResult],
     sigma: ArrayLike | None,
     sharding: Sharding | None,
+    priors: Mapping[str, Any] | None = None,
+    prior_width: float = 1.0,
 ) -> CMCResult:
     data = two_time_data(model, c2, phi)
     noise = NoiseSettings(data.diagonal_is_raw, scale=noise_scale(sigma, data.c2.shape))
-    space, notes = informed(started(model.param_manager, results, config), results, config)
+    space, notes = prepared(model.param_manager, results, config, priors, prior_width)
     problem = bind(data, space, charts=charts_of(config))
     matrices = np.asarray(data.c2, float)
     with profiled(config):
@@ -319,7 +336,7 @@ def _sampled(
         keeper = shard_keeper(fit, matrices, config, sharding)
         plan = Plan(config, noise, sharding, keeper, notes)
         analysis = _retried(fit, matrices, plan)
-    return with_modes(result_of(analysis, config, mode), config)
+    return with_modes(with_counts(result_of(analysis, config, mode), analysis), config)
 
 
 @dataclass(frozen=True)

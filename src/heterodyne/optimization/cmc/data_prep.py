@@ -18,6 +18,7 @@ from heterodyne.optimization.cmc._array_checks import (
     likelihood_weights,
     of_shape,
 )
+from heterodyne.optimization.cmc._joined import joined
 from heterodyne.optimization.cmc._pooled import (
     PooledCMCData,
     extract_phi_info,
@@ -193,22 +194,4 @@ def merge_shard_results(
         DataError: There is no shard, names differ between shards, or draws are not in rows of
             one length.
     """
-    if not shard_results:
-        raise DataError("there is no shard", where="shard_results", allowed="at least one")
-    names = list(shard_results[0])
-    for k, shard in enumerate(shard_results):
-        where = f"shard_results[{k}]"
-        if set(shard) != set(names):
-            raise DataError(
-                f"the names are {', '.join(shard) or 'none'}",
-                where=where,
-                allowed=f"those of the first shard: {', '.join(names) or 'none'}",
-            )
-        shapes = {np.shape(draws) for draws in shard.values()}
-        if len(shapes) > 1 or any(len(shape) != 1 for shape in shapes):
-            raise DataError(
-                f"the draws have shapes {sorted(shapes)}",
-                where=where,
-                allowed="(n_draws,) for every parameter",
-            )
-    return {name: np.concatenate([shard[name] for shard in shard_results]) for name in names}
+    return joined(shard_results, vectors=False)

@@ -12,8 +12,9 @@ import xarray
 from heterodyne._errors import ConfigError
 from heterodyne._log import get_logger
 from heterodyne._typing import ArrayLike, FloatArray, PathArg
+from heterodyne.io import files
 from heterodyne.optimization.cmc._diagnostics import THRESHOLDS, bfmi
-from heterodyne.optimization.cmc._figures import Size, finished, folder_of, save
+from heterodyne.optimization.cmc._figures import Size, finished, save
 from heterodyne.optimization.cmc._groups import (
     bfmi_of,
     chains_of,
@@ -376,7 +377,7 @@ def generate_diagnostic_plots(
         ConfigError: The folder cannot be made.
     """
     chains_of(idata, var_names)
-    folder_of(output_dir)
+    files.folder_of(output_dir)
     plots: dict[str, Callable[[], Path]] = {
         "forest": lambda: plot_forest(idata, output_dir, var_names, dpi=dpi),
         "energy": lambda: plot_energy(idata, output_dir, dpi=dpi),

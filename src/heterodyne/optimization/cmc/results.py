@@ -86,10 +86,12 @@ class CMCResult:
         r_hat: Rank-normalised split R-hat, shape (n,).
         ess_bulk: Bulk effective numbers of draws, shape (n,).
         ess_tail: Tail effective numbers of draws, shape (n,).
-        bfmi: Energy-based fraction of missing information of each chain.
+        bfmi: Energy-based fraction of missing information of each chain; where draws of shards
+            were combined, the worst of all their chains for each.
         samples: Draws by name, shape (chains, draws); ``sigma`` among them.
         map_estimate: Mode of the density of the sampling coordinates, shape (n,).
-        num_warmup: Warm-up steps of each chain.
+        num_warmup: Warm-up steps of each chain, or of each chain of the shards whose draws were
+            combined; 0 for draws without any.
         num_samples: Draws of each chain.
         num_chains: Number of chains.
         num_shards: Number of shards.
@@ -97,7 +99,7 @@ class CMCResult:
         wall_time_seconds: Time of sampling in s.
         metadata: Verdict, plain intervals and what else is known.
         convergence_status: ``converged`` or ``not_converged``.
-        warmup_time: Time of warm-up in s.
+        warmup_time: Time of warm-up in s; None where it was not measured.
         per_angle_mode: How contrast and offset depend on the angle.
         chi_squared: Sum of squared residuals of the fit over the variance that
             neighbouring pairs do not share.
@@ -356,13 +358,13 @@ def cmc_result_summary_table(result: CMCResult, ci_level: str = "95", width: int
     Args:
         result: The result.
         ci_level: Probability of the intervals in percent, ``95`` or ``89``.
-        width: Width in characters; names are cut to fit.
+        width: Width in characters; gaps and then names are cut to fit.
 
     Returns:
         Lines with mean, standard deviation, interval, R-hat and bulk effective number of
         draws; N/A where one is not known.
 
     Raises:
-        ConfigError: Another level.
+        ConfigError: Another level, or a width in which the figures do not fit.
     """
     return _table.text_table(result, ci_level, width)

@@ -23,6 +23,7 @@ from heterodyne.optimization.cmc._diagnostics import limits_of
 from heterodyne.optimization.cmc._inputs import checked
 from heterodyne.optimization.cmc._summary import mixing, moments, status_of
 from heterodyne.optimization.cmc._verdict import Verdict
+from heterodyne.optimization.cmc._warm_start import refuse_degenerate
 from heterodyne.optimization.cmc.backends._dispatch import Finished, dispatch
 from heterodyne.optimization.cmc.backends._schedule import Limits
 from heterodyne.optimization.cmc.backends._shard_engine import (
@@ -186,6 +187,7 @@ def run_joint_pooled_shards_parallel(
 
     Raises:
         ConfigError: An argument that is not known or missing, or a number that cannot be used.
+        SamplingError: Initial values leave the transport of the sample undetermined.
     """
     chains, workers = count(num_chains, "num_chains"), count(n_workers, "n_workers")
     if not per_shard_timeout > 0:
@@ -222,7 +224,10 @@ def _shard(payload: Mapping[str, Any], number: int, chains: int) -> JointShard:
     if missing:
         raise ConfigError(f"{', '.join(missing)} missing", where=f"payloads[{number}]")
     config = checked(replace(payload["config"], num_chains=chains))
-    return JointShard(**{"seed": config.seed + number + 1, **payload, "config": config})
+    shard = JointShard(**{"seed": config.seed + number + 1, **payload, "config": config})
+    where = f"payloads[{number}], initial_values"
+    refuse_degenerate(shard.initial_values or {}, shard.space, config, where)
+    return shard
 
 
 def _result(one: Finished, number: int, total: int, shard: JointShard) -> CMCResult:

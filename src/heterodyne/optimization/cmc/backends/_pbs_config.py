@@ -66,7 +66,7 @@ class PBSConfig:
         walltime: Longest time of a job, ``HH:MM:SS``; PBS kills it then.
         nodes: Number of nodes of a job; it draws on the first of them.
         ppn: Processors on each node; also the number of threads of the job.
-        memory: Memory of a job, such as ``4gb``.
+        memory: Memory on each node, such as ``4gb``; PBS is asked for that of all nodes.
         python_executable: A Python on the nodes that has this package: a path, or a name
             that is found there.
         working_dir: Folder that this machine and the nodes share; the folders of jobs are

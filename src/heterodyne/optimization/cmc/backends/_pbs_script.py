@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from heterodyne._errors import ConfigError
+from heterodyne.config._job_text import times
 from heterodyne.optimization.cmc.backends._pbs_config import PBSConfig, check
 
 RUNNER = "heterodyne.optimization.cmc.backends._pbs_job"
@@ -75,7 +76,9 @@ def _directives(config: PBSConfig, n_shards: int) -> list[str]:
         f"-l walltime={config.walltime}",
     ]
     if not config.uses_select:
-        lines.append(f"-l nodes={config.nodes}:ppn={config.ppn},mem={config.memory}")
+        # PBS takes mem for that of all nodes together.
+        mem = times(config.nodes, config.memory)
+        lines.append(f"-l nodes={config.nodes}:ppn={config.ppn},mem={mem}")
     if n_shards > 1:
         # PBS Pro refuses an array of one.
         limit = "" if config.max_running_shards is None else f"%{config.max_running_shards}"

@@ -26,14 +26,19 @@ from heterodyne.core._jax import jnp
 from heterodyne.core.likelihood import PairData, pack_pairs
 from heterodyne.data import from_arrays
 from heterodyne.data._matrices import ASYMMETRY_RTOL
-from heterodyne.optimization.bind import fit_scaled
+from heterodyne.optimization.bind import charts_of, fit_scaled
 from heterodyne.optimization.cmc._analysis import noise_seen
 from heterodyne.optimization.cmc._diagnostics import Diagnosis
-from heterodyne.optimization.cmc._inputs import refuse_missing_fit, with_priors
+from heterodyne.optimization.cmc._inputs import with_priors
 from heterodyne.optimization.cmc._model_pairs import grid_of, listed_pairs
 from heterodyne.optimization.cmc._nuts import Target
 from heterodyne.optimization.cmc._passes import Keeper, Passes, Sampled
 from heterodyne.optimization.cmc._sampler import Schedule
+from heterodyne.optimization.cmc._warm_start import (
+    refuse_degenerate,
+    refuse_missing_fit,
+    safe_start,
+)
 from heterodyne.optimization.coordinates.physics import PhysicsCoordinates
 from heterodyne.optimization.derived import Derived
 from heterodyne.optimization.nlsq.core import Fit, fit_problem
@@ -114,6 +119,8 @@ def warm_started(
     Raises:
         ConfigError: They are required and missing; a name that is not known, or a value
             outside its bounds.
+        SamplingError: They leave the transport of the sample undetermined, as
+            ``refuse_degenerate``.
     """
     if not values:
         refuse_missing_fit(config, "initial_values")
@@ -124,7 +131,14 @@ def warm_started(
     held = [name for name in values if name in space.fixed_names]
     if held:
         _LOG.warning("initial_values of %s are not used: they do not vary.", ", ".join(held))
-    return space.with_values({n: float(x) for n, x in values.items() if n not in held})
+    refuse_degenerate(values, space, config, "initial_values")
+    return space.with_values({n: _start(n, x, space) for n, x in values.items() if n not in held})
+
+
+def _start(name: str, value: Any, space: ParameterSpace) -> float:
+    given = float(value)
+    safe = safe_start(name, given)
+    return given if safe == given else min(max(safe, space[name].min), space[name].max)
 
 
 def matrix_pairs(
@@ -249,7 +263,8 @@ def _fitted(data: PairData, settings: ShardSettings) -> Fit:
         mode = ScalingMode.AVERAGED
     space = with_priors(settings.space, settings.config, None, settings.prior_width)
     times = np.asarray(data.t)[np.asarray(data.mask) > 0]
-    coordinates = PhysicsCoordinates.of(space, times, phi=np.asarray(data.phi))
+    charts = charts_of(settings.config)
+    coordinates = PhysicsCoordinates.of(space, times, charts, np.asarray(data.phi))
     given = {"contrast": settings.contrast, "offset": settings.offset}
     if mode.sampled or None in given.values():
         free = Scaling.of(ScalingMode.INDIVIDUAL, space, data.n_angles)

@@ -262,7 +262,7 @@ class MultiprocessingBackend(CMCBackend):
             ConfigError: Settings that cannot be used.
             DataError: There is no shard, or its data cannot be used.
             SamplingError: Every shard failed, or so many that ``min_success_rate`` is out of
-                reach; a RuntimeError.
+                reach; or initial values leave the transport of the sample undetermined.
         """
         config, prepared = checked(config), checked_shards(shards)
         space = parameter_space or ParameterSpace()

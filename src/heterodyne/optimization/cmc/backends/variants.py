@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from heterodyne.optimization.cmc.data_prep import merge_shard_results
+from heterodyne.optimization.cmc._joined import joined
 
 
 def combine_shard_samples(
@@ -18,12 +18,14 @@ def combine_shard_samples(
     ``heterodyne.optimization.cmc.backends.base.combine_shard_samples``.
 
     Args:
-        shard_results: Draws by name of each device, of shape (n_draws,).
+        shard_results: Draws by name of each device, of shape (n_draws, ...), as
+            ``PjitBackend.run`` returns them.
 
     Returns:
-        Draws by name, in the order of the devices.
+        Draws by name, in the order of the devices, shape (sum of n_draws, ...).
 
     Raises:
-        DataError: There are none, or names or lengths differ within or between them.
+        DataError: There are none, names or shapes of a draw differ between devices, or numbers
+            of draws within one.
     """
-    return merge_shard_results(shard_results)
+    return joined(shard_results, vectors=True)
