@@ -70,4 +70,4 @@ def test_a_problem_of_the_section_is_located(run, with_jobs):
     with_jobs.write_text(with_jobs.read_text().replace("02:00:00", "2h"))
     done = run("check", with_jobs)
     assert done.code == 1
-    assert "cluster.walltime: it is '2h'; allowed: HH:MM:SS" in words(done.err)
+    assert "cluster.walltime: it is '2h', which may not have 'h'; allowed: HH:" in words(done.err)

@@ -141,21 +141,29 @@ def test_malformed_fields_are_refused_by_name(field, value):
 @pytest.mark.parametrize(
     ("field", "value", "named"),
     [
-        ("queue", "batch; rm -rf /;", "queue, which may not have ';', ' ', '/', is "),
+        (
+            "queue",
+            "batch; rm -rf /;",
+            "queue is 'batch; rm -rf /;', which may not have ';', ' ', '/'.",
+        ),
         ("queue", "-q", "queue is '-q'"),
         (
             "walltime",
             "01:00:00\n#PBS",
-            r"of 13 characters, which may not have '\n', '#', 'P', 'B', 'S',",
+            r"of 13 characters, is '01:00:00\n#PBS', which may not have '\n', '#', 'P', 'B', 'S'",
         ),
-        ("memory", "4.5gb", "memory, which may not have '.', is '4.5gb'"),
-        ("python_executable", "$(x)", "python_executable, which may not have '$', '(', ')', is"),
-        ("working_dir", "/tmp/a b", "working_dir, which may not have ' ', is '/tmp/a b'"),
-        ("working_dir", "/a" * 40 + "`" + "/a" * 40, "working_dir, which may not have '`', is"),
+        ("memory", "4.5gb", "memory is '4.5gb', which may not have '.'"),
+        (
+            "python_executable",
+            "$(x)",
+            "python_executable is '$(x)', which may not have '$', '(', ')'",
+        ),
+        ("working_dir", "/tmp/a b", "working_dir is '/tmp/a b', which may not have ' '"),
+        ("working_dir", "/a" * 40 + "`" + "/a" * 40, "/a', which may not have '`'"),
         (
             "working_dir",
             "!$&*()|<>?",
-            "may not have '!', '$', '&', '*', '(', ')', '|', '<' and others, is",
+            "may not have '!', '$', '&', '*', '(', ')', '|', '<' and others",
         ),
     ],
 )
@@ -167,8 +175,8 @@ def test_a_refused_text_is_named_with_the_characters_that_it_may_not_have(field,
 
 def test_a_refused_directive_is_named_with_the_characters_that_it_may_not_have():
     for line, named in (
-        ("#PBS -A a#b", "extra_pbs_directives[1], which may not have '#', is"),
-        ("#PBS -A x\r", r"extra_pbs_directives[1], which may not have '\r', is"),
+        ("#PBS -A a#b", "extra_pbs_directives[1] is '#PBS -A a#b', which may not have '#'"),
+        ("#PBS -A x\r", r"extra_pbs_directives[1] is '#PBS -A x\r', which may not have '\r'"),
         ("#PBS", "extra_pbs_directives[1] is '#PBS'"),
     ):
         with pytest.raises(ConfigError) as caught:

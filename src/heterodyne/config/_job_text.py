@@ -125,11 +125,17 @@ def directive_rule(prefix: str, more: str = "", *, words: bool = False) -> TextR
 
 
 def refuse(
-    name: str, value: object, allowed: str, *, where: object = None, remedy: str | None = None
+    name: str,
+    value: object,
+    allowed: str,
+    *,
+    where: object = None,
+    remedy: str | None = None,
+    fault: str = "",
 ) -> NoReturn:
     """Raise a ConfigError about a value, of which only the beginning is shown."""
     raise ConfigError(
-        f"{name} is {reprlib.repr(value)}", where=where, allowed=allowed, remedy=remedy
+        f"{name} is {reprlib.repr(value)}{fault}", where=where, allowed=allowed, remedy=remedy
     )
 
 
@@ -137,14 +143,12 @@ def check_text(name: str, value: Any, rule: TextRule, *, where: object = None) -
     """Raise a ConfigError unless a text has the form of a rule."""
     if not isinstance(value, str):
         refuse(name, value, rule.allowed, where=where)
-    problems = [] if len(value) <= rule.longest else [f"of {len(value)} characters"]
+    long = f", of {len(value)} characters," if len(value) > rule.longest else ""
     wrong = [repr(character) for character in rule.offending(value)]
-    if wrong:
-        others = " and others" if wrong[_NAMED:] else ""
-        problems.append(f"which may not have {', '.join(wrong[:_NAMED])}{others}")
-    if problems or not re.fullmatch(rule.pattern, value):
-        words = ", ".join([name, *problems]) + ("," if problems else "")
-        refuse(words, value, rule.allowed, where=where)
+    others = " and others" if wrong[_NAMED:] else ""
+    fault = f", which may not have {', '.join(wrong[:_NAMED])}{others}" if wrong else ""
+    if long or wrong or not re.fullmatch(rule.pattern, value):
+        refuse(f"{name}{long}", value, rule.allowed, where=where, fault=fault)
 
 
 def check_walltime(name: str, value: Any, *, where: object = None) -> None:
