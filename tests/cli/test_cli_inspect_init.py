@@ -128,6 +128,14 @@ def test_init_refuses_a_q_that_is_not_there(run, two_q, tmp_path):
     assert not (tmp_path / "run.yaml").exists()
 
 
+def test_init_never_replaces_the_data(run, simulated):
+    before = simulated.read_bytes()
+    done = run("init", simulated, "-o", simulated, "--force")
+    assert done.code != 0
+    assert "the run file would replace the data" in " ".join(done.err.split())
+    assert simulated.read_bytes() == before
+
+
 def test_init_keeps_a_run_file_unless_forced(run, simulated, tmp_path):
     (tmp_path / "run.yaml").write_text("mine")
     assert run("init", simulated).code == 1

@@ -120,6 +120,26 @@ def test_a_broken_manifest_is_refused_unless_forced(tmp_path):
     assert RunFolder.create(tmp_path, manifest(), force=True).manifest["seed"] == 7
 
 
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("name", ["maps.npz", "config.json"])
+def test_files_that_no_run_has_made_are_never_replaced(tmp_path, name, force):
+    tmp_path.joinpath(name).write_bytes(b"measured")
+    with pytest.raises(ConfigError, match=f"would replace {name}, which no run has made"):
+        RunFolder.create(tmp_path, manifest(), force=force)
+    assert tmp_path.joinpath(name).read_bytes() == b"measured"
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_data_in_the_folder_of_another_run_are_never_replaced(tmp_path, force):
+    RunFolder.create(tmp_path, manifest())
+    data = tmp_path / "maps.npz"
+    data.write_bytes(b"measured")
+    with pytest.raises(ConfigError, match=r"would replace maps.npz.*move the file"):
+        RunFolder.create(tmp_path, manifest(path=str(data)), force=force)
+    assert data.read_bytes() == b"measured"
+
+
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"file: the folder cannot be made.*output\.directory"):

@@ -42,6 +42,10 @@ def command(
     from heterodyne.config.template import render_template
     from heterodyne.io.files import write_text
 
+    if out.resolve() == file.resolve():
+        raise ConfigError(
+            "the run file would replace the data", where=out, remedy="Choose another with -o"
+        )
     if out.exists() and not force:
         raise ConfigError(
             "the file exists", where=out, remedy="Choose another with -o, or use --force"

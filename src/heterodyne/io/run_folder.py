@@ -76,7 +76,8 @@ class RunFolder:
             force: Whether the results of any run there are removed first.
 
         Raises:
-            ConfigError: The folder belongs to other data or settings, or cannot be written.
+            ConfigError: The folder belongs to other data or settings, holds files that are no
+                results but have their names, or cannot be written.
         """
         folder = cls(Path(path))
         try:
@@ -87,6 +88,7 @@ class RunFolder:
                 where=path,
                 remedy="Choose another folder with --set output.directory=...",
             ) from None
+        folder.check_names(manifest)
         if force:
             folder.clear()
         else:
@@ -123,6 +125,27 @@ class RunFolder:
             ConfigError: The manifest cannot be read.
         """
         return self.read_json(MANIFEST)
+
+    def check_names(self, manifest: Mapping[str, Any]) -> None:
+        """Refuse a folder where results would take the place of files that no run has made.
+
+        Args:
+            manifest: That of the run that wants the folder; the data of it may lie there.
+
+        Raises:
+            ConfigError: The data, or in a folder of no run any file, have the name of a result.
+        """
+        mine = [MANIFEST, *RESULTS]
+        data = Path(_source(manifest) or "").resolve()
+        foreign = [name for name in mine if self.file(name).resolve() == data]
+        if not self.file(MANIFEST).exists():
+            foreign += [name for name in RESULTS if self.file(name).exists()]
+        if foreign:
+            raise ConfigError(
+                f"the run would replace {', '.join(dict.fromkeys(foreign))}, which no run has made",
+                where=self.path,
+                remedy="Choose another folder with --set output.directory=..., or move the file",
+            )
 
     def check(self, manifest: Mapping[str, Any]) -> None:
         """Refuse a folder that belongs to another run; one of no run passes.
@@ -261,5 +284,5 @@ def _sha256(manifest: Mapping[str, Any]) -> object:
     return (manifest.get("data") or {}).get("sha256")
 
 
-def _source(manifest: Mapping[str, Any]) -> object:
+def _source(manifest: Mapping[str, Any]) -> str | None:
     return (manifest.get("data") or {}).get("path")
