@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -55,6 +56,16 @@ def test_independent_errors_are_sampled_once(independent):
         int(a["warmup_steps"]) + (a["steps_z"].shape[1] if "steps_z" in a else 0) for _, a in kept
     ]
     assert counts == list(range(50, 351, 50))
+
+
+def test_a_fit_that_stopped_early_is_told(independent):
+    found, _ = independent
+    assert not any("fit stopped" in text for text in found.verdict.sentences)
+    stopped = replace(found.fit, result=replace(found.fit.result, success=False))
+    c2 = simulate_pairs(experiment(0.5, 0.0), CONTRAST, OFFSET, SIGMA, 2)
+    verdict = analyse(stopped, c2, CONFIG.cmc_config(), engine="importance").verdict
+    assert any("fit stopped before its steps became small" in text for text in verdict.sentences)
+    assert any("max_iterations" in text for text in verdict.advice)
 
 
 def test_draws_lie_about_the_truth_as_wide_as_the_fit_says(independent):

@@ -204,6 +204,7 @@ def test_competing_minima_are_told(others, words):
     found = judge(ROWS, GOOD, INDEPENDENT, other_minima=others)
     assert words in said(found)
     assert "chi-square higher by 5)" in said(found)
+    assert found.headline.startswith(f"Converged around one of {1 + int(words[0])} minima: use the")
     assert any("Exclude the other minimum by physics" in text for text in found.advice)
 
 
@@ -211,11 +212,13 @@ def test_minima_that_the_draws_cover_need_no_advice():
     found = judge(ROWS, GOOD, INDEPENDENT, other_minima=(5.0,), covered=20.0)
     assert "1 other minimum that the noise does not exclude" in said(found)
     assert "cover" in said(found)
+    assert found.headline.startswith("Converged. ")
     assert not any("Exclude the other minimum" in text for text in found.advice)
     # Correlated errors let the farther one compete, which the draws do not cover.
     both = judge(CORRECTED, GOOD, SPECKLES, other_minima=(5.0, 30.0), covered=20.0)
     assert "chi-square higher by 5); the draws cover" in said(both)
     assert "chi-square higher by 30); the draws describe the best one alone" in said(both)
+    assert "use the corrected intervals only if physics excludes the others" in both.headline
     assert any("Exclude the other minimum" in text for text in both.advice)
 
 

@@ -35,6 +35,8 @@ from heterodyne.optimization.problem import Problem
 from heterodyne.optimization.sandwich import SpeckleNoise, speckle_noise
 
 _PRIOR_DRAWS = 2000
+_STOPPED = "The fit stopped before its steps became small: it may have missed a better minimum."
+_GO_ON = "Raise max_iterations or n_starts in optimization.nlsq, and sample again."
 
 
 @dataclass(frozen=True)
@@ -174,7 +176,13 @@ def analyse(
     if seen.likely:
         corrected, seen = passes.corrected(seen)
     analysis = _judged(passes, plain, corrected, seen, combination)
-    verdict = replace(analysis.verdict, sentences=(*analysis.verdict.sentences, *notes))
+    known = analysis.verdict
+    stopped = () if fit.result.success else (_STOPPED,)
+    verdict = replace(
+        known,
+        sentences=(*known.sentences, *stopped, *notes),
+        advice=(*known.advice, *((_GO_ON,) if stopped else ())),
+    )
     return replace(analysis, verdict=verdict, seconds=time.monotonic() - started)
 
 

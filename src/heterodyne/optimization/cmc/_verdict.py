@@ -21,6 +21,7 @@ _NAMED = 6
 # Reduced chi-square, and standard deviations of the means of residuals at each lag, above which
 # the model does not fit.
 _MISFIT, _SYSTEMATIC = 1.2, 6.0
+_BELIEVED = {True: "corrected intervals", False: "intervals"}
 
 
 @dataclass(frozen=True)
@@ -80,16 +81,22 @@ def judge(
     converged = diagnosis.passed(limits)
     corrected = noise.likely and any(row.corrected is not None for row in rows)
     fits = noise.likely or (reduced_chi_square <= _MISFIT and noise.misfit <= _SYSTEMATIC)
+    inflation = max((row.inflation for row in rows if row.identified), default=1.0)
+    reach = COMPETING * (inflation**2 if corrected else 1.0)
+    left_out = [x for x in other_minima if covered < x <= reach]
     if not converged:
         headline = "Not converged: do not use these numbers."
     elif not fits:
         headline = "The model does not fit: do not use these numbers, though the draws converged."
+    elif left_out:
+        headline = (
+            f"Converged around one of {len(left_out) + 1} minima: use the {_BELIEVED[corrected]} "
+            "only if physics excludes the others."
+        )
     elif corrected:
         headline = "Converged. Believe the corrected intervals, not the plain ones."
     else:
         headline = "Converged. The intervals hold for independent errors, which the data support."
-    inflation = max((row.inflation for row in rows if row.identified), default=1.0)
-    reach = COMPETING * (inflation**2 if corrected else 1.0)
     sentences = (
         *_combination(combination, limits),
         *_convergence(diagnosis, limits),
@@ -97,7 +104,6 @@ def judge(
         *_minima(other_minima, reach, covered),
         *_informed(rows),
     )
-    left_out = [x for x in other_minima if covered < x <= reach]
     advice = (
         *_remedies(diagnosis, limits, combination),
         *_checks(left_out, rows, fits=fits),
