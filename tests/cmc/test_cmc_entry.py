@@ -93,6 +93,15 @@ def test_all_forms_of_the_data_give_the_same_posterior(handed):
             np.testing.assert_allclose(first, second, rtol=1e-12, atol=1e-15)
 
 
+def test_a_folder_that_cannot_be_made_is_refused_before_the_fit(tmp_path, monkeypatch):
+    monkeypatch.setattr(core, "fit_scaled", None)
+    blocked = tmp_path / "file"
+    blocked.write_text("kept")
+    with pytest.raises(ConfigError, match="folder cannot be made"):
+        fit_mcmc_jax(*pooled(simulate([15.0]), [15.0]), Q, 2e6, "static", dt=DT, output_dir=blocked)
+    assert blocked.read_text() == "kept"
+
+
 def test_pooled_values_make_the_same_draws_and_files(one_angle, tmp_path):
     folder = tmp_path / "run"
     result = fit_mcmc_jax(

@@ -337,6 +337,12 @@ def test_data_without_a_finite_sum_of_squares_are_refused(c2, reduced):
         fit_problem(make_problem(bad, reduced.problem.coordinates.space), FEW)
 
 
+def test_a_fit_needs_a_parameter_that_varies(c2):
+    held = ParameterSpace().fix(*PHYSICS_PARAM_NAMES)
+    with pytest.raises(ConfigError, match=r"no physics parameter varies.*vary: true"):
+        fit_problem(make_problem(c2, held), FEW)
+
+
 @pytest.mark.slow
 def test_the_search_finds_a_fraction_that_stays_at_one():
     truth = TRUTH.copy()

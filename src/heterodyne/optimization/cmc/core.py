@@ -20,6 +20,7 @@ from heterodyne._log import get_logger
 from heterodyne._typing import ArrayLike, FloatArray
 from heterodyne.config.cmc import CMCConfig
 from heterodyne.core.heterodyne_model import HeterodyneModel
+from heterodyne.io.files import folder_of
 from heterodyne.optimization.bind import bind, charts_of, fit_scaled
 from heterodyne.optimization.cmc._analysis import Analysis, NoiseSettings, analyse, compile_analysis
 from heterodyne.optimization.cmc._assign import Sharding
@@ -252,6 +253,9 @@ def fit_mcmc_jax(
         DataError: Lengths that differ, or values that do not fill a grid of times.
         SamplingError: As ``fit_cmc_multi_phi``.
     """
+    if output_dir is not None:
+        # Before all the work, so that no draws are lost to a folder that cannot be made.
+        folder_of(output_dir)
     pool = Pool.of(data, t1, t2, phi, q, dt, parameter_space, initial_values)
     config = method_settings(method, cmc_config)
     config = checked(replace(config, run_id=run_id or config.run_id))

@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from heterodyne._errors import DataError
+from heterodyne._errors import ConfigError, DataError
 from heterodyne._events import EventSink, ignore_events
 from heterodyne._typing import ArrayLike, FloatArray, JaxArray
 from heterodyne.config.parameter_names import PHYSICS_PARAM_NAMES
@@ -70,8 +70,16 @@ def fit_problem(
         on_event: Receives the progress.
 
     Raises:
+        ConfigError: No physics parameter varies.
         DataError: The sum of squares is not finite anywhere.
     """
+    if problem.coordinates.size == 0:
+        raise ConfigError(
+            "no physics parameter varies",
+            where="parameters",
+            allowed="at least one with vary: true",
+            remedy="Let one of them vary; to see how held values fit, let phi0 or v_offset vary",
+        )
     config = config or NLSQConfig()
     modes = search(problem, config, on_event)
     if not np.isfinite(modes.score[0]):
