@@ -232,6 +232,9 @@ def test_coordinates_are_bijections(z, shift, centre, scale, logarithmic):
     # Far outside, the last digits of x decide about z.
     if low - 4.0 < raw < high + 4.0:
         assert one(x) == pytest.approx(z, abs=1e-7 / scale)
+        # On a wall itself automatic derivatives of the absolute value and the clip are not its own.
+        if raw in (low, high):
+            return
         slope = math.log(abs(float(jax.grad(lambda v: one.inv(v))(z))))
         assert float(one.log_abs_det_jacobian(x, z)) == pytest.approx(-slope, abs=1e-9)
     assert math.isfinite(float(one.log_abs_det_jacobian(x, z)))

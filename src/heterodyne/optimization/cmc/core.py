@@ -254,7 +254,6 @@ def fit_mcmc_jax(
         SamplingError: As ``fit_cmc_multi_phi``.
     """
     if output_dir is not None:
-        # Before all the work, so that no draws are lost to a folder that cannot be made.
         folder_of(output_dir)
     pool = Pool.of(data, t1, t2, phi, q, dt, parameter_space, initial_values)
     config = method_settings(method, cmc_config)
@@ -262,11 +261,10 @@ def fit_mcmc_jax(
     if isinstance(nlsq_result, Mapping):
         _LOG.warning("nlsq_result is a dictionary and not used: give an NLSQResult.")
         nlsq_result = None
-    results = [] if nlsq_result is None else [nlsq_result]
-    sigma, n_phi = only_sigma(kwargs), pool.phi.size
+    results, n_phi = [] if nlsq_result is None else [nlsq_result], pool.phi.size
     mode = config.get_effective_per_angle_mode(n_phi) if n_phi > 1 else _single_angle_mode(config)
     with _progress(progress_bar):
-        result = _as_asked(*pool, config, mode, results, sigma)
+        result = _as_asked(*pool, config, mode, results, only_sigma(kwargs))
     if output_dir is not None:
         save_result(result, output_dir, config.run_id)
     return result
