@@ -34,7 +34,6 @@ from heterodyne.config.parameter_space import ParameterSpace
 from heterodyne.optimization.cmc import _analysis, core, io
 from heterodyne.optimization.cmc._passes import Keeper, Passes, Sampled
 from heterodyne.optimization.cmc._sampler import Schedule
-from heterodyne.optimization.cmc._surroundings import with_counts
 from heterodyne.optimization.cmc._to_result import _per_angle, result_of
 from heterodyne.optimization.cmc.core import fit_cmc_multi_phi
 from heterodyne.optimization.cmc.diagnostics import analyze_divergences
@@ -161,13 +160,15 @@ def test_divergences_are_those_of_the_draws_to_believe(run):
     assert result.metadata["divergences"] == {"divergent": result.divergences, "draws": count}
     one = replace(analysis.believed, divergences=30)
     both = one.joined(replace(one, divergences=12))
-    found = with_counts(result, replace(analysis, diagnosis=both, believed=one))
+    changed = replace(analysis, diagnosis=both, believed=one)
+    found = result_of(changed, SMALL, "individual")
     assert found.divergences == 30
     report = analyze_divergences(found)
     assert (report.n_divergent, report.n_total) == (30, count)
     # The corrected draws of a run in shards come from all pairs at once.
     assert analyze_divergences(replace(found, num_shards=4)).n_total == count
-    unknown = with_counts(result, replace(analysis, believed=replace(one, divergences=None)))
+    unknown = replace(analysis, believed=replace(one, divergences=None))
+    unknown = result_of(unknown, SMALL, "individual")
     assert unknown.divergences == 0
 
 

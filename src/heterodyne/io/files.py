@@ -19,8 +19,12 @@ if TYPE_CHECKING:
     from heterodyne._typing import ArrayLike, PathArg
 
 
-def folder_of(path: PathArg) -> Path:
+def folder_of(path: PathArg, remedy: str = "Choose another place") -> Path:
     """Return a folder, made if it is missing.
+
+    Args:
+        path: The folder.
+        remedy: What to do where it cannot be made.
 
     Raises:
         ConfigError: It cannot be made.
@@ -32,7 +36,7 @@ def folder_of(path: PathArg) -> Path:
         raise ConfigError(
             f"the folder cannot be made ({error.strerror})",
             where=folder,
-            remedy="Choose another place",
+            remedy=remedy,
         ) from None
     return folder
 

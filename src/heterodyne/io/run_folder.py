@@ -79,15 +79,8 @@ class RunFolder:
             ConfigError: The folder belongs to other data or settings, holds files that are no
                 results but have their names, or cannot be written.
         """
-        folder = cls(Path(path))
-        try:
-            folder.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(
-                f"the folder cannot be made ({error.strerror})",
-                where=path,
-                remedy="Choose another folder with --set output.directory=...",
-            ) from None
+        remedy = "Choose another folder with --set output.directory=..."
+        folder = cls(files.folder_of(path, remedy))
         folder.check_names(manifest)
         if force:
             folder.clear()

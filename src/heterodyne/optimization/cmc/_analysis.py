@@ -35,8 +35,6 @@ from heterodyne.optimization.problem import Problem
 from heterodyne.optimization.sandwich import SpeckleNoise, speckle_noise
 
 _PRIOR_DRAWS = 2000
-_STOPPED = "The fit stopped before its steps became small: it may have missed a better minimum."
-_GO_ON = "Raise max_iterations or n_starts in optimization.nlsq, and sample again."
 
 
 @dataclass(frozen=True)
@@ -176,13 +174,7 @@ def analyse(
     if seen.likely:
         corrected, seen = passes.corrected(seen)
     analysis = _judged(passes, plain, corrected, seen, combination)
-    known = analysis.verdict
-    stopped = () if fit.result.success else (_STOPPED,)
-    verdict = replace(
-        known,
-        sentences=(*known.sentences, *stopped, *notes),
-        advice=(*known.advice, *((_GO_ON,) if stopped else ())),
-    )
+    verdict = replace(analysis.verdict, sentences=(*analysis.verdict.sentences, *notes))
     return replace(analysis, verdict=verdict, seconds=time.monotonic() - started)
 
 
@@ -220,6 +212,7 @@ def _judged(
             noise,
             other_minima=result.modes,
             reduced_chi_square=result.reduced_chi_square,
+            fit_ended=result.success,
             covered=_covered(plain, corrected),
             combination=combination,
         ),

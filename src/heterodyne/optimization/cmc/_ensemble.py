@@ -58,6 +58,7 @@ _KINDS = (
     _DIFFERENCE, _INDEPENDENT, _AXIS, _RENEWED, _DIFFERENCE, _SWAPPED,
     _DIFFERENCE, _INDEPENDENT, _AXIS, _RESHAPED,
 )  # fmt: skip
+_OF_PRIORS = {_RENEWED: renewed, _RESHAPED: reshaped, _SWAPPED: swapped}
 _COMPONENTS, _FIRST_COMPONENTS = 24, 12
 _FITTED = 0.7
 _BROAD = 0.05
@@ -243,12 +244,8 @@ class EnsembleSampler:
         """Propose steps of one kind, and the log ratio of proposing them backwards."""
         if kind == _INDEPENDENT:
             return independent(x, state.mixture, rng)
-        if kind == _RENEWED:
-            return renewed(x, self.posterior, rng)
-        if kind == _RESHAPED:
-            return reshaped(x, self.posterior, rng)
-        if kind == _SWAPPED:
-            return swapped(x, self.posterior, rng)
+        if kind in _OF_PRIORS:
+            return _OF_PRIORS[kind](x, self.posterior, rng)
         if kind == _AXIS:
             return along_axes(x, state.reference, rng), 0.0
         return differences(x, state.reference, rng), 0.0

@@ -9,6 +9,7 @@ do not tell which component is which, the two transports change places.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -90,18 +91,8 @@ def reshaped(
         return x, np.zeros(n)
     curve, at = rng.choice(free, n), rng.uniform(-_REACH, _REACH, n)
     drawn = draw_columns(space, PHYSICS_PARAM_NAMES, rng, n)
-    y = _physics(x, posterior)
-    parts = in_parts(
-        lambda rows: [
-            *map(np.asarray, _reshaped(y[rows], drawn[rows], curve[rows], at[rows], posterior))
-        ],
-        n,
-    )
-    reached, of_offset = (np.concatenate(column)[:n] for column in zip(*parts, strict=True))
     members = _members(posterior, tuple((*c, "f2") for c in CURVE_PARAMETERS))
-    new = _replaced(x, members[curve], reached, posterior)
-    ratio = log_prior(x, posterior) - log_prior(new, posterior)
-    return new, ratio + np.where((new != x).any(axis=1), of_offset, 0.0)
+    return _led(x, members[curve], posterior, _reshaped, drawn, curve, at)
 
 
 def swapped(
@@ -121,20 +112,42 @@ def swapped(
         The points, and the log density of proposing the old points over that of these.
     """
     space, n = posterior.coordinates.space, len(x)
-    mirrored = rng.random(n) < 0.5
-    drawn = draw_columns(space, PHYSICS_PARAM_NAMES, rng, n)
     if not all(space[name].vary for name in (*_EITHER, "f3")):
         return x, np.zeros(n)
-    y = _physics(x, posterior)
-    parts = in_parts(
-        lambda rows: [*map(np.asarray, _swapped(y[rows], drawn[rows], mirrored[rows], posterior))],
-        n,
-    )
-    reached, of_swap = (np.concatenate(column)[:n] for column in zip(*parts, strict=True))
+    mirrored = rng.random(n) < 0.5
+    drawn = draw_columns(space, PHYSICS_PARAM_NAMES, rng, n)
     members = _members(posterior, ((*_EITHER, *_FRACTION, "f2"),))
-    new = _replaced(x, members[0], reached, posterior)
+    return _led(x, members[0], posterior, _swapped, drawn, mirrored)
+
+
+def _led(
+    x: FloatArray,
+    chosen: BoolArray,
+    posterior: Posterior,
+    step: Callable[..., tuple[JaxArray, JaxArray]],
+    *drawn: np.ndarray,
+) -> tuple[FloatArray, FloatArray]:
+    """Put points where a step leads, which keeps a part of the priors out of the proposal.
+
+    Args:
+        x: Points, shape (n, m).
+        chosen: Coordinates that change.
+        posterior: Map and priors.
+        step: Returns coordinates of the physics parameters, and the log prior of what it moved
+            over that before; it receives those of the points and what was drawn.
+        drawn: For each point.
+
+    Returns:
+        The points, and the log density of proposing the old points over that of these.
+    """
+    n, y = len(x), _physics(x, posterior)
+    parts = in_parts(
+        lambda rows: [*map(np.asarray, step(y[rows], *(a[rows] for a in drawn), posterior))], n
+    )
+    reached, of_moved = (np.concatenate(column)[:n] for column in zip(*parts, strict=True))
+    new = _replaced(x, chosen, reached, posterior)
     ratio = log_prior(x, posterior) - log_prior(new, posterior)
-    return new, ratio + np.where((new != x).any(axis=1), of_swap, 0.0)
+    return new, ratio + np.where((new != x).any(axis=1), of_moved, 0.0)
 
 
 def log_prior(x: FloatArray, posterior: Posterior) -> FloatArray:

@@ -1,4 +1,4 @@
-"""What goes on around an analysis: a profile of it; counts and a look for modes after it."""
+"""What goes on around an analysis: a profile of it, and a look for second modes after it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import numpy as np
 from heterodyne._log import get_logger
 from heterodyne.config.cmc import CMCConfig
 from heterodyne.core._jax import jax
-from heterodyne.optimization.cmc._analysis import Analysis
 from heterodyne.optimization.cmc._bimodal import BimodalResult, detect_bimodal
 from heterodyne.optimization.cmc.results import CMCResult
 
@@ -28,19 +27,6 @@ def profiled(config: CMCConfig) -> Iterator[None]:
     with jax.profiler.trace(config.jax_profile_dir):
         yield
     _LOG.info("The profile is in %s.", config.jax_profile_dir)
-
-
-def with_counts(result: CMCResult, analysis: Analysis) -> CMCResult:
-    """Count divergences among the draws to believe alone, which are those of a result.
-
-    ``metadata["divergences"]`` has the number of draws that they belong to.
-    """
-    found = analysis.believed
-    if found.divergences is None:
-        return replace(result, divergences=0)
-    counts = {"divergent": found.divergences, "draws": found.n_draws}
-    metadata = result.metadata | {"divergences": counts}
-    return replace(result, divergences=found.divergences, metadata=metadata)
 
 
 def with_modes(result: CMCResult, config: CMCConfig) -> CMCResult:

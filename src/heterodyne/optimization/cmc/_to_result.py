@@ -11,7 +11,7 @@ import numpy as np
 from heterodyne._typing import FloatArray
 from heterodyne.config.cmc import CMCConfig
 from heterodyne.optimization.cmc._analysis import Analysis
-from heterodyne.optimization.cmc._diagnostics import bfmi, limits_of
+from heterodyne.optimization.cmc._diagnostics import Diagnosis, bfmi, limits_of
 from heterodyne.optimization.cmc._draws import Draws
 from heterodyne.optimization.cmc._frame import posterior_mode
 from heterodyne.optimization.cmc._quantities import Quantities
@@ -64,7 +64,7 @@ def result_of(analysis: Analysis, config: CMCConfig, per_angle_mode: str) -> CMC
         num_samples=draws.n_draws,
         num_chains=draws.n_chains,
         num_shards=1 if analysis.combination is None else analysis.combination.sharding.n_shards,
-        divergences=analysis.diagnosis.divergences or 0,
+        divergences=analysis.believed.divergences or 0,
         wall_time_seconds=analysis.seconds,
         metadata=_metadata(analysis, config),
         convergence_status=status_of(passed),
@@ -170,8 +170,16 @@ def _metadata(analysis: Analysis, config: CMCConfig) -> dict[str, Any]:
         "phi_angles": np.asarray(data.phi),
         # Prefactors and f2 depend on the origin of time.
         "fitted_times": (float(times[0]), float(times[-1])),
+        **_counts(analysis.believed),
         **_of_shards(analysis),
     } | ({} if config.run_id is None else {"run_id": config.run_id})
+
+
+def _counts(believed: Diagnosis) -> dict[str, Any]:
+    """Number of divergences, and of the draws that they are among."""
+    if believed.divergences is None:
+        return {}
+    return {"divergences": {"divergent": believed.divergences, "draws": believed.n_draws}}
 
 
 def _of_shards(analysis: Analysis) -> dict[str, Any]:

@@ -21,7 +21,8 @@ _NAMED = 6
 # Reduced chi-square, and standard deviations of the means of residuals at each lag, above which
 # the model does not fit.
 _MISFIT, _SYSTEMATIC = 1.2, 6.0
-_BELIEVED = {True: "corrected intervals", False: "intervals"}
+_STOPPED = "The fit stopped before its steps became small: it may have missed a better minimum."
+_GO_ON = "Raise max_iterations or n_starts in optimization.nlsq, and sample again."
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ def judge(
     *,
     other_minima: Sequence[float] = (),
     reduced_chi_square: float = 1.0,
+    fit_ended: bool = True,
     covered: float = 0.0,
     limits: Thresholds = THRESHOLDS,
     combination: Combination | None = None,
@@ -74,6 +76,7 @@ def judge(
         other_minima: Chi-square of other minima of the fit above the best.
         reduced_chi_square: Mean square residual over the variance that neighbouring pairs
             do not share.
+        fit_ended: Whether the fit went on until its steps became small.
         covered: Chi-square above the best up to which the draws cover other minima.
         limits: What a converged run must reach.
         combination: What is known about shards, where the draws were combined from some.
@@ -84,32 +87,38 @@ def judge(
     inflation = max((row.inflation for row in rows if row.identified), default=1.0)
     reach = COMPETING * (inflation**2 if corrected else 1.0)
     left_out = [x for x in other_minima if covered < x <= reach]
-    if not converged:
-        headline = "Not converged: do not use these numbers."
-    elif not fits:
-        headline = "The model does not fit: do not use these numbers, though the draws converged."
-    elif left_out:
-        headline = (
-            f"Converged around one of {len(left_out) + 1} minima: use the {_BELIEVED[corrected]} "
-            "only if physics excludes the others."
-        )
-    elif corrected:
-        headline = "Converged. Believe the corrected intervals, not the plain ones."
-    else:
-        headline = "Converged. The intervals hold for independent errors, which the data support."
+    headline = _headline(converged, fits, len(left_out), corrected)
     sentences = (
         *_combination(combination, limits),
         *_convergence(diagnosis, limits),
         *_noise(noise, inflation, reduced_chi_square, corrected),
         *_minima(other_minima, reach, covered),
         *_informed(rows),
+        *(() if fit_ended else (_STOPPED,)),
     )
     advice = (
         *_remedies(diagnosis, limits, combination),
         *_checks(left_out, rows, fits=fits),
+        *(() if fit_ended else (_GO_ON,)),
     )
     believe = "corrected" if corrected else "plain"
     return Verdict(converged, fits, headline, sentences, advice, believe)
+
+
+def _headline(converged: bool, fits: bool, n_left_out: int, corrected: bool) -> str:
+    if not converged:
+        return "Not converged: do not use these numbers."
+    if not fits:
+        return "The model does not fit: do not use these numbers, though the draws converged."
+    if n_left_out:
+        intervals = "corrected intervals" if corrected else "intervals"
+        return (
+            f"Converged around one of {n_left_out + 1} minima: use the {intervals} only if "
+            "physics excludes the others."
+        )
+    if corrected:
+        return "Converged. Believe the corrected intervals, not the plain ones."
+    return "Converged. The intervals hold for independent errors, which the data support."
 
 
 def _convergence(d: Diagnosis, limits: Thresholds) -> Iterator[str]:

@@ -38,7 +38,7 @@ from heterodyne.optimization.cmc._pool import Pool
 from heterodyne.optimization.cmc._retry import LARGEST_TARGET
 from heterodyne.optimization.cmc._run_health import DIVERGENCE_RATE_HIGH
 from heterodyne.optimization.cmc._shard_store import shard_keeper
-from heterodyne.optimization.cmc._surroundings import profiled, with_counts, with_modes
+from heterodyne.optimization.cmc._surroundings import profiled, with_modes
 from heterodyne.optimization.cmc._to_result import result_of
 from heterodyne.optimization.cmc._warm_start import (
     CMC_ALPHA_SAFE_ZONE,
@@ -338,7 +338,7 @@ def _sampled(
         keeper = shard_keeper(fit, matrices, config, sharding)
         plan = Plan(config, noise, sharding, keeper, notes)
         analysis = _retried(fit, matrices, plan)
-    return with_modes(with_counts(result_of(analysis, config, mode), analysis), config)
+    return with_modes(result_of(analysis, config, mode), config)
 
 
 @dataclass(frozen=True)
