@@ -38,6 +38,7 @@ from heterodyne.optimization.cmc._diagnostics import diagnose_walks
 from heterodyne.optimization.cmc._draws import Proposals, Walks, kish
 from heterodyne.optimization.cmc._engine import drive
 from heterodyne.optimization.cmc._ensemble import EnsembleSampler
+from heterodyne.optimization.cmc._ensemble_state import Kind
 from heterodyne.optimization.cmc._frame import Frame
 from heterodyne.optimization.cmc._linear import Completed
 from heterodyne.optimization.cmc._mixture import Component, draw_mixture, fitted, log_mixture
@@ -240,6 +241,16 @@ def test_steps_along_differences_change_all_coordinates_or_some():
         assert stats.kstest(column, stats.t(3.0).cdf).pvalue > 1e-3
 
 
+def test_half_of_the_steps_along_differences_leave_what_is_apart():
+    rng = np.random.default_rng(8)
+    x, apart = rng.normal(size=(8000, 4)), np.array([False, True, True, False])
+    new = differences(x, x, rng, apart)
+    stays = (new == x)[:, apart].all(axis=1)
+    # Besides, a random part of the coordinates leaves out both in a third of the other half.
+    assert stays.mean() == pytest.approx(0.5 + 0.5 * 0.5 / 3.0, abs=0.02)
+    assert (new != x)[stays][:, ~apart].all(axis=1).mean() > 0.4
+
+
 def test_r_hat_sees_walkers_that_drift_together():
     rng = np.random.default_rng(5)
     still = rng.normal(size=(2, 64, 8))
@@ -378,9 +389,37 @@ def test_populations_and_blocks_are_counted(few):
     assert [float(e.detail["power of the likelihood"]) for e in rising] == pytest.approx(
         powers, rel=0.05
     )
-    # Eight blocks of adaptation, and sixteen of draws before the first look.
-    assert [event.done for event in counted] == list(range(25))
-    assert {event.total for event in counted} == {24}
+    # Eight blocks of adaptation or more, and sixteen of draws before the first look.
+    grouped = next(s for s in reversed(states) if s.in_groups)
+    adaptation = grouped.adapted - grouped.started
+    assert 8 <= adaptation <= 24
+    assert [event.done for event in counted] == list(range(adaptation + 17))
+    expected = [16 + min(max(8, done + 1), adaptation) for done in range(adaptation + 17)]
+    assert [event.total for event in counted] == expected
+
+
+@pytest.mark.parametrize(("apart", "blocks"), [(0.0, 8), (9.0, 24)], ids=["mingled", "apart"])
+def test_adaptation_ends_when_groups_mingle(few, monkeypatch, apart, blocks):
+    def two(points):
+        return np.logaddexp(
+            *(stats.norm.logpdf(points - c, scale=0.1).sum(axis=1) for c in (0.0, apart))
+        )
+
+    pose_as(monkeypatch, two)
+    sampler = EnsembleSampler(
+        POSTERIOR, target_of(*FLAT), points_around(np.zeros(4), 0.1), seed=4, n_groups=2
+    )
+    density, rng = Density(POSTERIOR, target_of(*FLAT)), np.random.default_rng(0)
+    # A population that knows of the second mode alone, and steps along single axes, which do not
+    # lead from mode to mode.
+    there = density.divided_at(apart + 0.1 * rng.normal(size=(128, 3)), rng)
+    state = sampler.start()._replace(walkers=there, power=1.0)
+    monkeypatch.setattr(_ensemble, "_KINDS", (Kind.AXIS,))
+    while state.adapted == 0:
+        state = sampler.advance(state)
+        assert state.n_blocks == 0
+    assert state.adapted - state.started == blocks
+    assert sampler.advance(state).n_blocks == 1
 
 
 @pytest.fixture(scope="module")

@@ -45,6 +45,7 @@ from heterodyne.optimization.cmc._mixture import (
     draw_mixture,
     first_round,
     log_mixture,
+    marginal,
     tempered,
 )
 from heterodyne.optimization.cmc._passes import Keeper, Passes
@@ -276,6 +277,27 @@ def test_components_have_the_density_of_student_t():
     np.testing.assert_allclose(component.log_density(x), reference.logpdf(x))
     drawn = component.draw(rng, 40_000)
     np.testing.assert_allclose(np.cov(drawn.T), factor @ factor.T * 5 / 3, rtol=0.15, atol=0.15)
+
+
+def test_marginal_mixtures_are_those_of_student_t():
+    rng = np.random.default_rng(4)
+    factor = np.tril(rng.normal(size=(4, 4))) + 2.0 * np.eye(4)
+    places = np.array([True, False, True, True])
+    mixture = (
+        Component(0.4, np.arange(4.0), factor, 5.0),
+        Component(0.6, -np.ones(4), np.eye(4), 8.0),
+    )
+    x = rng.normal(size=(50, 3))
+    parts = [
+        c.share
+        * stats.multivariate_t(
+            c.centre[places], (c.factor @ c.factor.T)[np.ix_(places, places)], c.degrees
+        ).pdf(x)
+        for c in mixture
+    ]
+    found = marginal(mixture, places)
+    np.testing.assert_allclose(np.exp(log_mixture(found, x)), np.sum(parts, axis=0), rtol=1e-9)
+    assert all((np.diagonal(c.factor) > 0).all() for c in found)
 
 
 @pytest.mark.parametrize("shape", [0.2, 0.5, 0.9])

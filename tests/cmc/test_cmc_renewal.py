@@ -11,8 +11,11 @@ from heterodyne.config.parameter_space import ParameterSpace
 from heterodyne.core._jax import jax, jnp
 from heterodyne.optimization.cmc import _renewal
 from heterodyne.optimization.cmc._linear import searched
+from heterodyne.optimization.cmc._mixture import Component, covering
 from heterodyne.optimization.cmc._renewal import (
     _GROUPS,
+    beside_fraction,
+    fraction_places,
     log_prior,
     physics_from_prior,
     renewed,
@@ -136,21 +139,72 @@ def test_without_data_walkers_follow_the_priors(posterior, monkeypatch):
     ids=["flow", "axis", "f2 fixed", "documented"],
 )
 def test_steps_leave_draws_from_the_priors_what_they_are(posterior, step):
+    assert_invariant(step, posterior, least=0.5)
+
+
+def assert_invariant(step, posterior, least):
     rng = np.random.default_rng(3)
-    chart, n = posterior.coordinates, 1024
-    y = np.zeros((n, posterior.size))
-    y[:, : chart.size] = physics_from_prior(chart, n, rng)
-    x = y[:, searched(posterior)]
-    x = x[np.isfinite(x).all(axis=1) & np.isfinite(log_prior(x, posterior))]
+    x = prior_points(posterior, rng)
     moved = np.zeros(len(x), int)
     for _ in range(6):
         new, ratio = step(x, posterior, rng)
         gain = log_prior(new, posterior) - log_prior(x, posterior) + ratio
+        gain += 0.5 * (x[:, -1] ** 2 - new[:, -1] ** 2)
         taken = (np.log(rng.random(len(x))) < gain) & (new != x).any(axis=1)
         x, moved = np.where(taken[:, None], new, x), moved + taken
-    assert moved.mean() > 0.5
+    assert moved.mean() > least
     for name, found, known in prior_columns(posterior, x, rng):
         assert stats.ks_2samp(found, known).pvalue > 1e-4, name
+    assert stats.kstest(x[:, -1], "norm").pvalue > 1e-4
+
+
+def prior_points(posterior, rng, n=1024):
+    """Draws from the priors, and standard normal numbers for the logarithm of sigma."""
+    chart = posterior.coordinates
+    y = np.zeros((n, posterior.size))
+    y[:, : chart.size] = physics_from_prior(chart, n, rng)
+    y[:, -1] = rng.normal(size=n)
+    x = y[:, searched(posterior)]
+    return x[np.isfinite(x).all(axis=1) & np.isfinite(log_prior(x, posterior))]
+
+
+# A mixture of few components covers the priors of few parameters.
+FEW_FREE = (*CURVE_PARAMETERS[0], "alpha_sample", "D_offset_sample", "beta", "v_offset")
+
+
+@pytest.mark.parametrize(
+    "posterior",
+    [posterior_of(*FEW_FREE), posterior_of(*FEW_FREE, fraction={})],
+    ids=["informed", "documented"],
+)
+def test_draws_beside_the_fraction_leave_the_priors_what_they_are(posterior):
+    fraction, _ = fraction_places(posterior)
+    rng = np.random.default_rng(6)
+    known = prior_points(posterior, rng)[:, ~fraction]
+    # Off the priors, which the ratio makes up for.
+    mixture = covering(known + 0.5 * known.std(axis=0), 4, 0.1, rng)
+
+    def step(x, posterior, rng):
+        return beside_fraction(x, mixture, posterior, rng)
+
+    assert_invariant(step, posterior, least=1.0)
+
+
+@EITHER
+def test_beside_the_fraction_all_else_is_drawn(posterior):
+    x, rng = points(posterior, 400), np.random.default_rng(5)
+    fraction, course = fraction_places(posterior)
+    size = int((~fraction).sum())
+    mixture = (Component(1.0, x[0, ~fraction], 0.1 * np.eye(size), 5.0),)
+    new, ratio = beside_fraction(x, mixture, posterior, rng)
+    names = np.array([n for n in posterior.coordinates.names if n != "f2"] + ["sigma"])
+    assert names[fraction].tolist() == ["f0", "f1", "f3"]
+    assert names[course].tolist() == ["f0", "f1"]
+    assert (new != x)[:, ~fraction].all()
+    renewed_too = (new != x)[:, fraction]
+    assert (renewed_too.all(axis=1) == renewed_too.any(axis=1)).all()
+    assert 0.4 < renewed_too.any(axis=1).mean() < 0.6
+    assert np.isfinite(ratio).all()
 
 
 def test_a_new_shape_keeps_the_value_at_one_time():

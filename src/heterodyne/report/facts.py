@@ -141,6 +141,10 @@ def _sampler_facts(s: Mapping[str, Any]) -> list[tuple[str, object]]:
         ("Acceptance of new shapes", _if_known(s.get("acceptance_of_shapes"), percent)),
         ("Acceptance along axes", _if_known(s.get("acceptance_of_axes"), percent)),
         ("Acceptance of swaps", _if_known(s.get("acceptance_of_swaps"), percent)),
+        (
+            "Acceptance beside the fraction",
+            _if_known(s.get("acceptance_beside_fraction"), percent),
+        ),
         ("Longest trajectory", _if_known(s.get("longest_trajectory"), _gradients)),
     ]
 

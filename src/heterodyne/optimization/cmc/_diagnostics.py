@@ -237,7 +237,7 @@ def diagnose_walks(values: Mapping[str, FloatArray], walks: Walks) -> Diagnosis:
             r_hat[name], bulk[name], tail[name] = _NONE
             continue
         by_walker = x.reshape(x.shape[0], walks.n_walkers // x.shape[0], -1)
-        r_hat[name] = _r_hat(by_walker.swapaxes(1, 2).reshape(x.shape))
+        r_hat[name] = rank_r_hat(by_walker.swapaxes(1, 2).reshape(x.shape))
         bulk[name], tail[name] = _effective(x)
     n_draws = next(iter(values.values())).size
     return Diagnosis(r_hat, bulk, tail, (), None, n_draws, growth=walks.growth)
@@ -262,7 +262,7 @@ def diagnose_weighted(
         if _constant(x):
             r_hat[name], bulk[name], tail[name] = _NONE
             continue
-        r_hat[name] = _r_hat(x)
+        r_hat[name] = rank_r_hat(x)
         bulk[name], tail[name] = _weighted(points[name], proposals.weights, x.size)
     n_draws = next(iter(values.values())).size
     return Diagnosis(r_hat, bulk, tail, (), None, n_draws, proposals.k_hat, proposals.kish)
@@ -296,7 +296,7 @@ def _constant(x: FloatArray) -> bool:
 
 
 def _of_one(x: FloatArray) -> tuple[float, float, float]:
-    return (_r_hat(x), *_effective(x))
+    return (rank_r_hat(x), *_effective(x))
 
 
 def _effective(x: FloatArray) -> tuple[float, float]:
@@ -308,7 +308,8 @@ def _effective(x: FloatArray) -> tuple[float, float]:
     )
 
 
-def _r_hat(x: FloatArray) -> float:
+def rank_r_hat(x: FloatArray) -> float:
+    """Rank-normalised R-hat of chains, shape (chains, draws)."""
     half = x.shape[1] // 2
     # R-hat needs two chains; a single one is compared with itself, first half with second.
     chains = x if x.shape[0] > 1 else np.concatenate([x[:, :half], x[:, -half:]])

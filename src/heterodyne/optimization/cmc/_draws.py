@@ -97,9 +97,10 @@ class Walks:
         n_steps: Steps of each walker after adaptation.
         n_powers: Powers of the likelihood between prior and posterior.
         acceptance: Share of accepted steps: along differences, from the mixture, from the
-            priors, of shapes from the priors, along axes, and swaps of the components.
-        growth: Mean change of the log of the widths of central 90 % intervals of the
-            coordinates, from the second quarter of the blocks to the later half.
+            priors, of shapes from the priors, along axes, swaps of the components, and from
+            the mixture beside the fraction.
+        growth: Change of the log of the widths of central 90 % intervals of the coordinates,
+            from the second quarter of the blocks to the later half.
     """
 
     n_walkers: int

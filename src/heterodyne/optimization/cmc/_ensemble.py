@@ -13,25 +13,34 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
+from scipy.special import ndtri
 
 from heterodyne._events import Progress
-from heterodyne._typing import FloatArray
+from heterodyne._typing import BoolArray, FloatArray
+from heterodyne.optimization.cmc._diagnostics import rank_r_hat
 from heterodyne.optimization.cmc._draws import Draws, Proposals, Walks
+from heterodyne.optimization.cmc._ensemble_state import EnsembleState, Kind
 from heterodyne.optimization.cmc._frame import Frame
 from heterodyne.optimization.cmc._importance import picked
 from heterodyne.optimization.cmc._linear import narrowed, searched
 from heterodyne.optimization.cmc._mixture import (
-    Component,
     Mixture,
     around_modes,
     covering,
+    independent,
+    marginal,
     weighed,
 )
 from heterodyne.optimization.cmc._nuts import Target
-from heterodyne.optimization.cmc._renewal import renewed, reshaped, swapped
+from heterodyne.optimization.cmc._renewal import (
+    beside_fraction,
+    fraction_places,
+    renewed,
+    reshaped,
+    swapped,
+)
 from heterodyne.optimization.cmc._tempering import from_prior, tempered_step
 from heterodyne.optimization.cmc._walkers import (
     Density,
@@ -39,7 +48,6 @@ from heterodyne.optimization.cmc._walkers import (
     accepted,
     along_axes,
     differences,
-    independent,
 )
 from heterodyne.optimization.posterior import Posterior
 
@@ -47,18 +55,20 @@ from heterodyne.optimization.posterior import Posterior
 _WALKERS, _POPULATION = 256, 512
 # Powers of the likelihood at which a population gives up.
 _MOST_POWERS = 150
-# Steps of a block, after how many of them walkers are kept, and blocks of adaptation.
-_BLOCK, _KEEP, _ADAPTED = 40, 8, 8
+# Steps of a block, and after how many of them walkers are kept.
+_BLOCK, _KEEP = 40, 8
+# Fewest and most blocks of adaptation, which ends when walkers of different groups mingle. What is
+# adapted to walkers that are still on their way fits none of them later.
+_ADAPTED, _MOST_ADAPTED, _MINGLED = 8, 24, 1.05
 # Blocks of draws after which to look at them. Tails fill slowly, and in all groups alike, so that
 # R-hat does not see what is missing; parts of that many blocks tell whether intervals grow.
 _LOOK = 16
-# Kinds of steps, and their order.
-_DIFFERENCE, _INDEPENDENT, _RENEWED, _RESHAPED, _AXIS, _SWAPPED = range(6)
+# The order of steps.
 _KINDS = (
-    _DIFFERENCE, _INDEPENDENT, _AXIS, _RENEWED, _DIFFERENCE, _SWAPPED,
-    _DIFFERENCE, _INDEPENDENT, _AXIS, _RESHAPED,
+    Kind.DIFFERENCE, Kind.INDEPENDENT, Kind.AXIS, Kind.RENEWED, Kind.DIFFERENCE, Kind.SWAPPED,
+    Kind.DIFFERENCE, Kind.BESIDE, Kind.AXIS, Kind.RESHAPED,
 )  # fmt: skip
-_OF_PRIORS = {_RENEWED: renewed, _RESHAPED: reshaped, _SWAPPED: swapped}
+_OF_PRIORS = {Kind.RENEWED: renewed, Kind.RESHAPED: reshaped, Kind.SWAPPED: swapped}
 _COMPONENTS, _FIRST_COMPONENTS = 24, 12
 _FITTED = 0.7
 _BROAD = 0.05
@@ -66,50 +76,11 @@ _BROAD = 0.05
 _EVENLY = 0.25
 # Points that stand for weighted ones.
 _PICKED = 2000
-# Interval whose width shows whether tails are still filling.
+# Interval whose width shows whether tails are still filling, and the least share outside.
 _CENTRAL = (0.05, 0.95)
+_LEAST_OUTSIDE = 1e-3
 # Most draws of each walker.
 _MOST_KEPT = 16
-
-
-class EnsembleState(NamedTuple):
-    """Everything that decides how sampling goes on.
-
-    Attributes:
-        walkers: Populations until the power is 1, then groups.
-        power: Power of the likelihood that the walkers follow, or came to before the groups.
-        block: Number of blocks done, of all kinds.
-        started: Number of blocks when the groups started; 0 before.
-        reference: Points whose differences are proposed, shape (r, m).
-        mixture: What independent proposals are drawn from.
-        first: The same of the mixture before adaptation, which stays as a part.
-        kept: Coordinates of all unknowns, shape (kept, n, d).
-        log_density: Log density of these, shape (kept, n).
-        accepted: Steps that were accepted and proposed, shape (6, 2): along differences,
-            from the mixture, from the priors, of shapes from the priors, along axes, and swaps
-            of the components.
-    """
-
-    walkers: Walkers
-    power: float
-    block: int
-    started: int
-    reference: FloatArray
-    mixture: Mixture
-    first: Mixture
-    kept: FloatArray
-    log_density: FloatArray
-    accepted: FloatArray
-
-    @property
-    def in_groups(self) -> bool:
-        """Whether the populations have become groups."""
-        return self.started > 0
-
-    @property
-    def n_blocks(self) -> int:
-        """Blocks of draws after adaptation; negative during it."""
-        return self.block - self.started - _ADAPTED
 
 
 @dataclass(frozen=True)
@@ -153,6 +124,12 @@ class EnsembleSampler:
     def _n_populations(self) -> int:
         return self.n_groups // 2
 
+    @property
+    def _beside(self) -> BoolArray:
+        """Which of the coordinates that are searched are not the fraction's."""
+        fraction, _ = fraction_places(self.posterior)
+        return ~fraction
+
     def _rng(self, block: int) -> np.random.Generator:
         return np.random.default_rng((self.seed, 3, block))
 
@@ -166,12 +143,14 @@ class EnsembleSampler:
             power=0.0,
             block=1,
             started=0,
+            adapted=0,
             reference=np.empty((0, m)),
             mixture=(),
             first=(),
+            beside=(),
             kept=np.empty((0, 0, d)),
             log_density=np.empty((0, 0)),
-            accepted=np.zeros((_SWAPPED + 1, 2)),
+            accepted=np.zeros((len(Kind), 2)),
         )
 
     def advance(self, state: EnsembleState) -> EnsembleState:
@@ -210,6 +189,7 @@ class EnsembleSampler:
             reference=x,
             mixture=mixture,
             first=mixture,
+            beside=marginal(mixture, self._beside),
         )
 
     def _around_modes(
@@ -223,9 +203,9 @@ class EnsembleSampler:
         return around_modes(x, weights, modes, rng)
 
     def _walked(self, state: EnsembleState, rng: np.random.Generator) -> EnsembleState:
-        adapting = state.n_blocks < 0
+        adapting = state.adapted == 0
         walkers = state.walkers
-        counts, kept = np.zeros((_SWAPPED + 1, 2)), []
+        counts, kept = np.zeros((len(Kind), 2)), []
         for step in range(1, _BLOCK + 1):
             kind = _KINDS[step % len(_KINDS)]
             proposed, ratio = self._proposed(kind, state, walkers.x, rng)
@@ -239,27 +219,45 @@ class EnsembleSampler:
         return self._adapted(state, kept, rng) if adapting else _recorded(state, kept, counts)
 
     def _proposed(
-        self, kind: int, state: EnsembleState, x: FloatArray, rng: np.random.Generator
+        self, kind: Kind, state: EnsembleState, x: FloatArray, rng: np.random.Generator
     ) -> tuple[FloatArray, FloatArray | float]:
         """Propose steps of one kind, and the log ratio of proposing them backwards."""
-        if kind == _INDEPENDENT:
+        if kind == Kind.INDEPENDENT:
             return independent(x, state.mixture, rng)
+        if kind == Kind.BESIDE:
+            return beside_fraction(x, state.beside, self.posterior, rng)
         if kind in _OF_PRIORS:
             return _OF_PRIORS[kind](x, self.posterior, rng)
-        if kind == _AXIS:
+        if kind == Kind.AXIS:
             return along_axes(x, state.reference, rng), 0.0
-        return differences(x, state.reference, rng), 0.0
+        _, course = fraction_places(self.posterior)
+        return differences(x, state.reference, rng, course), 0.0
 
     def _adapted(
         self, state: EnsembleState, kept: list[Walkers], rng: np.random.Generator
     ) -> EnsembleState:
         """Take differences and mixture from where walkers have been."""
         x = np.concatenate([walkers.x for walkers in kept])
-        mixture = (
-            *weighed(covering(x, _COMPONENTS, _BROAD, rng), _FITTED),
-            *weighed(state.first, 1.0 - _FITTED),
+        places = self._beside
+
+        def covered(x: FloatArray, first: Mixture) -> Mixture:
+            fitted = covering(x, _COMPONENTS, _BROAD, rng)
+            return (*weighed(fitted, _FITTED), *weighed(first, 1.0 - _FITTED))
+
+        done = state.block - state.started
+        ended = done >= _MOST_ADAPTED or (done >= _ADAPTED and self._mingled(kept))
+        return state._replace(
+            adapted=state.block if ended else 0,
+            reference=x,
+            mixture=covered(x, state.first),
+            beside=covered(x[:, places], marginal(state.first, places)),
         )
-        return state._replace(reference=x, mixture=mixture)
+
+    def _mingled(self, kept: list[Walkers]) -> bool:
+        """Whether walkers of different groups are in the same places, by their coordinates."""
+        x = np.stack([walkers.x for walkers in kept], axis=1)
+        by_group = x.reshape(self.n_groups, -1, x.shape[-1])
+        return all(rank_r_hat(column) <= _MINGLED for column in np.moveaxis(by_group, -1, 0))
 
     def looked_at(self, state: EnsembleState) -> bool:
         """Whether there are draws of enough blocks to judge."""
@@ -277,7 +275,9 @@ class EnsembleSampler:
         if not state.in_groups:
             detail = {"power of the likelihood": f"{state.power:.2g}"}
             return Progress(f"{self.stage} (populations)", state.power**_EVENLY, 1.0, detail)
-        return Progress(self.stage, state.block - state.started, _ADAPTED + self._most_blocks)
+        adaptation = (state.adapted or state.block + 1) - state.started
+        total = max(adaptation, _ADAPTED) + self._most_blocks
+        return Progress(self.stage, state.block - state.started, total)
 
     def draws(self, state: EnsembleState) -> Draws:
         """Return where the walkers were in the later half of the blocks."""
@@ -301,34 +301,11 @@ class EnsembleSampler:
 
     def to_arrays(self, state: EnsembleState) -> dict[str, FloatArray]:
         """Return everything that a state holds, by name."""
-        counts = np.array([state.power, state.block, state.started], float)
-        return {
-            "counts": counts,
-            "reference": state.reference,
-            "kept": state.kept,
-            "log_density": state.log_density,
-            "accepted": state.accepted,
-            **{f"walkers_{name}": x for name, x in state.walkers._asdict().items()},
-            **_as_arrays("mixture", state.mixture),
-            **_as_arrays("first", state.first),
-        }
+        return state.to_arrays()
 
     def from_arrays(self, arrays: Mapping[str, FloatArray]) -> EnsembleState:
         """Rebuild the state that ``to_arrays`` took apart."""
-        given = {name: np.asarray(x) for name, x in arrays.items()}
-        power, block, started = given["counts"].tolist()
-        return EnsembleState(
-            Walkers(*(given[f"walkers_{name}"] for name in Walkers._fields)),
-            power,
-            int(block),
-            int(started),
-            given["reference"],
-            _of_arrays("mixture", given),
-            _of_arrays("first", given),
-            given["kept"],
-            given["log_density"],
-            given["accepted"],
-        )
+        return EnsembleState.of_arrays(arrays)
 
 
 def _recorded(state: EnsembleState, kept: list[Walkers], counts: FloatArray) -> EnsembleState:
@@ -341,32 +318,19 @@ def _recorded(state: EnsembleState, kept: list[Walkers], counts: FloatArray) -> 
 
 
 def _growth(kept: FloatArray) -> float:
-    """Mean change of the log of widths of intervals on the way to the draws, (k, n, d)."""
+    """Change of the log of widths of intervals on the way to the draws, (k, n, d).
+
+    It is that of a normal distribution that loses as many draws from its intervals. Shares
+    outside are the same on any scale: some coordinates reach over many orders.
+    """
     half = len(kept) // 2
     # What the later half lacks is about what it has gained on the quarter before it; the first
     # quarter still shows the start.
     before = kept[half // 2 : half]
     if len(before) == 0:
         return float("nan")
-    ends = [
-        np.quantile(part.reshape(-1, kept.shape[2]), _CENTRAL, axis=0)
-        for part in (before, kept[half:])
-    ]
-    earlier, later = (high - low for low, high in ends)
-    known = (earlier > 0) & (later > 0)
-    return float(np.log(later[known] / earlier[known]).mean())
-
-
-def _as_arrays(name: str, mixture: Mixture) -> dict[str, FloatArray]:
-    """The components of a mixture by field, components as the leading axis."""
-    fields = Component._fields
-    return {f"{name}_{f}": np.array([getattr(c, f) for c in mixture], float) for f in fields}
-
-
-def _of_arrays(name: str, arrays: Mapping[str, FloatArray]) -> Mixture:
-    """Rebuild the mixture that ``_as_arrays`` took apart."""
-    columns = [arrays[f"{name}_{field}"] for field in Component._fields]
-    return tuple(
-        Component(float(share), centre, factor, float(degrees))
-        for share, centre, factor, degrees in zip(*columns, strict=True)
-    )
+    low, high = np.quantile(before.reshape(-1, kept.shape[2]), _CENTRAL, axis=0)
+    moving = low < high
+    outside = ((kept[half:] < low) | (kept[half:] > high))[..., moving].mean()
+    reached = ndtri(0.5 * np.maximum(outside, _LEAST_OUTSIDE))
+    return float(np.log(ndtri(_CENTRAL[0]) / reached))

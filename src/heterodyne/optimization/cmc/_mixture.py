@@ -301,6 +301,31 @@ def draw_mixture(mixture: Mixture, rng: np.random.Generator, n: int) -> FloatArr
     return z[rng.permutation(n)]
 
 
+def independent(
+    x: FloatArray, mixture: Mixture, rng: np.random.Generator
+) -> tuple[FloatArray, FloatArray]:
+    """Propose draws from a mixture in place of points, shape (n, d).
+
+    Returns:
+        The points, and log density of the mixture at the old ones over that at these.
+    """
+    new = draw_mixture(mixture, rng, len(x))
+    return new, log_mixture(mixture, x) - log_mixture(mixture, new)
+
+
+def marginal(mixture: Mixture, places: BoolArray) -> Mixture:
+    """Return the distribution of some of the coordinates, chosen by a mask of shape (d,)."""
+
+    def one(c: Component) -> Component:
+        rows = c.factor[places]
+        # The triangular factor of a product, without its rounding.
+        upper = np.asarray(np.linalg.qr(rows.T, mode="r"))
+        factor = upper.T * np.sign(np.diagonal(upper))
+        return c._replace(centre=c.centre[places], factor=factor)
+
+    return tuple(one(c) for c in mixture)
+
+
 def tempered(log_weights: FloatArray, least: float) -> FloatArray:
     """Return weights raised to the largest power, at most 1, at which enough points count.
 

@@ -145,7 +145,7 @@ def _engines(analysis: Analysis) -> str:
 
 
 def _walks(w: Walks) -> dict[str, Any]:
-    along, jumps, renewed, reshaped, axes, swaps = w.acceptance
+    along, jumps, renewed, reshaped, axes, swaps, beside = w.acceptance
     return {
         "walkers": w.n_walkers,
         "steps": w.n_steps,
@@ -156,6 +156,7 @@ def _walks(w: Walks) -> dict[str, Any]:
         "acceptance_of_shapes": reshaped,
         "acceptance_of_axes": axes,
         "acceptance_of_swaps": swaps,
+        "acceptance_beside_fraction": beside,
     }
 
 

@@ -18,6 +18,7 @@ from heterodyne._typing import BoolArray, FloatArray, IntArray, JaxArray
 from heterodyne.config.parameter_names import PHYSICS_PARAM_NAMES
 from heterodyne.core._jax import jax, jnp
 from heterodyne.optimization.cmc._linear import in_parts, mapped, ridge_place, searched
+from heterodyne.optimization.cmc._mixture import Mixture, independent
 from heterodyne.optimization.cmc._ridge_draw import log_prior_across
 from heterodyne.optimization.coordinates.curves import CURVE_PARAMETERS
 from heterodyne.optimization.coordinates.physics import PhysicsCoordinates
@@ -42,6 +43,8 @@ _ROWS: IntArray = np.array([[_PLACES[name] for name in curve] for curve in CURVE
 _F2, _OF_FRACTION = _PLACES["f2"], len(CURVE_PARAMETERS) - 1
 # Parameters in the order in which they take the places of _EITHER when components are swapped.
 _EITHER, _OTHER = (*_REFERENCE, *_SAMPLE), (*_SAMPLE, *_REFERENCE)
+# Share of fractions drawn from the priors while the rest is drawn from a mixture.
+_FROM_PRIORS = 0.5
 # Where a curve keeps its value, in spreads from the reference time: anywhere in the window.
 _REACH = 3.0**0.5
 
@@ -59,12 +62,52 @@ def renewed(
     Returns:
         The points, and the log density of proposing the old points over that of these.
     """
-    coordinates, members = posterior.coordinates, _members(posterior, _GROUPS)
+    members = _members(posterior, _GROUPS)
     members = members[members.any(axis=1)]
     if len(members) == 0:
         return x, np.zeros(len(x))
-    drawn = physics_from_prior(coordinates, len(x), rng)
-    new = _exchanged(x, members[rng.integers(0, len(members), len(x))], drawn, posterior)
+    return _renewed(x, members[rng.integers(0, len(members), len(x))], posterior, rng)
+
+
+def beside_fraction(
+    x: FloatArray, mixture: Mixture, posterior: Posterior, rng: np.random.Generator
+) -> tuple[FloatArray, FloatArray]:
+    """Propose draws from a mixture of all but the fraction, which stays or comes from the priors.
+
+    Args:
+        x: Points, shape (n, m).
+        mixture: What the coordinates without those of the fraction are drawn from.
+        posterior: Map and priors.
+        rng: Random numbers.
+
+    Returns:
+        The points, and the log density of proposing the old points over that of these.
+    """
+    fraction, _ = fraction_places(posterior)
+    drawn, ratio = independent(x[:, ~fraction], mixture, rng)
+    moved = x.copy()
+    moved[:, ~fraction] = drawn
+    from_priors = rng.random((len(x), 1)) < _FROM_PRIORS
+    new, of_fraction = _renewed(moved, fraction & from_priors, posterior, rng)
+    return new, ratio + of_fraction
+
+
+def fraction_places(posterior: Posterior) -> tuple[BoolArray, BoolArray]:
+    """Which of the coordinates that are searched are the fraction's, and its course's, (m,) each.
+
+    What the data inform of a fraction that does not change is its level; prefactor, rate and
+    onset follow their priors then.
+    """
+    of_all, of_course = _members(posterior, ((*_FRACTION, "f2"), (*_FRACTION[:2], "f2")))
+    return of_all, of_course
+
+
+def _renewed(
+    x: FloatArray, chosen: BoolArray, posterior: Posterior, rng: np.random.Generator
+) -> tuple[FloatArray, FloatArray]:
+    """Draw the chosen parameters of each walker from the priors."""
+    drawn = physics_from_prior(posterior.coordinates, len(x), rng)
+    new = _exchanged(x, chosen, drawn, posterior)
     return new, log_prior(x, posterior) - log_prior(new, posterior)
 
 

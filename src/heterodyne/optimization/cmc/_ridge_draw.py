@@ -18,9 +18,11 @@ from heterodyne.optimization.posterior import Posterior
 from heterodyne.optimization.prior import LogPrior, log_prior_of
 
 # Bins of the coordinate, in which the density is close to a standard normal one.
-_REACH, _BINS = 12.0, 160
+_REACH, _BINS = 12.0, 80
 _WIDTH = 2.0 * _REACH / _BINS
 _MIDDLES = (np.arange(_BINS) + 0.5) * _WIDTH - _REACH
+# Adds up bins, faster than a running sum.
+_UP_TO = np.tri(_BINS)
 
 
 def draw_along_ridge(
@@ -40,9 +42,9 @@ def draw_along_ridge(
     nodes, density, width = _along(y, power, posterior)
     share = jnp.exp(density - density.max())
     share = jnp.where(jnp.isfinite(share), share, 0.0)
-    cumulative = jnp.cumsum(share) / share.sum()
+    cumulative = (jnp.asarray(_UP_TO) @ share) / share.sum()
     at = norm.cdf(normal)
-    k = jnp.clip(jnp.searchsorted(cumulative, at), 0, _BINS - 1)
+    k = jnp.clip((cumulative < at).sum(), 0, _BINS - 1)
     probability = share[k] / share.sum()
     inside = (at - cumulative[k] + probability) / probability
     drawn = nodes[k] + width * (jnp.clip(inside, 0.0, 1.0) - 0.5)

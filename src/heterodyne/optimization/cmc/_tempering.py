@@ -8,15 +8,18 @@ they reach parts of the posterior that hang together with no mode that the fit f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from heterodyne._typing import FloatArray, IntArray
+from heterodyne._typing import FloatArray
 from heterodyne.optimization.cmc._draws import kish, systematic
 from heterodyne.optimization.cmc._linear import searched
-from heterodyne.optimization.cmc._mixture import Mixture, covering
+from heterodyne.optimization.cmc._mixture import Mixture, covering, independent
 from heterodyne.optimization.cmc._renewal import (
+    beside_fraction,
+    fraction_places,
     physics_from_prior,
     renewed,
     reshaped,
@@ -27,15 +30,16 @@ from heterodyne.optimization.cmc._walkers import (
     Walkers,
     accepted,
     differences,
-    independent,
 )
 from heterodyne.optimization.posterior import Posterior
 
 # Share of the walkers of a population that weights of the next power must be worth.
 _WORTH = 0.5
-# Steps at each power, and which of them draw from a mixture, which is fitted before the first of
-# these, when walkers that were picked several times have parted.
+# Steps at each power, and which of them draw from mixtures, which are fitted before the first of
+# these, when walkers that were picked several times have parted; the second of them leaves the
+# fraction out.
 _STEPS, _EVERY, _FIRST = 12, 4, 3
+_BESIDE = _FIRST + _EVERY
 # Proposals that priors make, one after the other in place of every fourth step.
 _OF_PRIORS, _AFTER = (renewed, reshaped, swapped), 1
 _COMPONENTS = 6
@@ -44,6 +48,9 @@ _BROAD = 0.1
 # A smaller rise of the power is no progress.
 _SMALLEST = 1e-12
 _HALVINGS = 50
+# Points, and the log density of proposing the old ones over that of these.
+_Proposed = tuple[FloatArray, FloatArray]
+_Proposals = Callable[[int, FloatArray, FloatArray], _Proposed]
 
 
 def from_prior(density: Density, count: int, rng: np.random.Generator) -> Walkers:
@@ -92,25 +99,51 @@ def tempered_step(
         for k, one in enumerate(each)
     ]
     walkers = walkers.at(np.concatenate(rows))
-    mixtures: list[Mixture] = []
+    covers: list[_Cover] = []
     for step in range(_STEPS):
-        if step == _FIRST:
-            mixtures = [
-                covering(x, _COMPONENTS, _BROAD, rng) for x in np.split(walkers.x, n_populations)
-            ]
         if step % _EVERY == _AFTER:
             propose = _OF_PRIORS[step // _EVERY % len(_OF_PRIORS)]
             proposed, ratio = propose(walkers.x, density.posterior, rng)
             walkers = _stepped(density, walkers, proposed, ratio, raised, rng)
             continue
-        order = [k * size + rng.permutation(size) for k in range(n_populations)]
-        halves = np.stack(order).reshape(n_populations, 2, size // 2)
-        for moving, still in ((0, 1), (1, 0)):
-            walkers = _moved(
-                density, walkers, halves[:, moving], halves[:, still], raised,
-                mixtures if step % _EVERY == _FIRST else (), rng,
-            )  # fmt: skip
+        if step == _FIRST:
+            populations = np.split(walkers.x, n_populations)
+            covers = [_Cover.of(x, density.posterior, rng) for x in populations]
+        proposals = _proposals(step, density.posterior, covers, rng)
+        walkers = _moved(density, walkers, n_populations, proposals, raised, rng)
     return walkers, raised
+
+
+class _Cover(NamedTuple):
+    """What covers a population: all coordinates, and those beside the fraction's."""
+
+    whole: Mixture
+    beside: Mixture
+
+    @classmethod
+    def of(cls, x: FloatArray, posterior: Posterior, rng: np.random.Generator) -> _Cover:
+        fraction, _ = fraction_places(posterior)
+        return cls(*(covering(part, _COMPONENTS, _BROAD, rng) for part in (x, x[:, ~fraction])))
+
+
+def _proposals(
+    step: int, posterior: Posterior, covers: Sequence[_Cover], rng: np.random.Generator
+) -> _Proposals:
+    """How walkers of a population move, which see others of it, at a step."""
+    _, course = fraction_places(posterior)
+
+    def along(_: int, x: FloatArray, others: FloatArray) -> _Proposed:
+        return differences(x, others, rng, course), np.zeros(len(x))
+
+    def anywhere(population: int, x: FloatArray, _: FloatArray) -> _Proposed:
+        return independent(x, covers[population].whole, rng)
+
+    def beside(population: int, x: FloatArray, _: FloatArray) -> _Proposed:
+        return beside_fraction(x, covers[population].beside, posterior, rng)
+
+    if step == _BESIDE:
+        return beside
+    return anywhere if step % _EVERY == _FIRST else along
 
 
 def weights_of(log_likelihood: FloatArray, rise: float) -> FloatArray:
@@ -149,25 +182,25 @@ def next_power(log_likelihood: FloatArray, power: float) -> float:
 def _moved(
     density: Density,
     walkers: Walkers,
-    moving: IntArray,
-    still: IntArray,
+    n_populations: int,
+    propose: _Proposals,
     power: float,
-    mixtures: Sequence[Mixture],
     rng: np.random.Generator,
 ) -> Walkers:
-    """Move half of each population along differences of the other half, or by its mixture."""
-    proposed, log_ratio = [], []
-    for k, (rows, others) in enumerate(zip(moving, still, strict=True)):
-        x = walkers.x[rows]
-        if mixtures:
-            new, ratio = independent(x, mixtures[k], rng)
-        else:
-            new, ratio = differences(x, walkers.x[others], rng), np.zeros(len(x))
-        proposed.append(new)
-        log_ratio.append(ratio)
-    rows = moving.ravel()
-    points, ratio = np.concatenate(proposed), np.concatenate(log_ratio)
-    return walkers.changed(rows, _stepped(density, walkers.at(rows), points, ratio, power, rng))
+    """Move one half of each population, which may see the other half, and then this."""
+    size = len(walkers.x) // n_populations
+    order = [k * size + rng.permutation(size) for k in range(n_populations)]
+    halves = np.stack(order).reshape(n_populations, 2, size // 2)
+    for moving, still in ((0, 1), (1, 0)):
+        found = [
+            propose(k, walkers.x[half[moving]], walkers.x[half[still]])
+            for k, half in enumerate(halves)
+        ]
+        points, ratio = (np.concatenate(column) for column in zip(*found, strict=True))
+        rows = halves[:, moving].ravel()
+        moved = _stepped(density, walkers.at(rows), points, ratio, power, rng)
+        walkers = walkers.changed(rows, moved)
+    return walkers
 
 
 def _stepped(

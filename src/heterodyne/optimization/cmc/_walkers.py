@@ -17,7 +17,6 @@ import numpy as np
 from heterodyne._typing import BoolArray, FloatArray, IntArray, JaxArray
 from heterodyne.core._jax import jnp
 from heterodyne.optimization.cmc._linear import complete_all, n_drawn
-from heterodyne.optimization.cmc._mixture import Mixture, draw_mixture, log_mixture
 from heterodyne.optimization.cmc._nuts import Target
 from heterodyne.optimization.cmc._renewal import log_prior
 from heterodyne.optimization.posterior import Posterior
@@ -27,8 +26,9 @@ from heterodyne.optimization.posterior import Posterior
 _STEP, _SHORTEST = 2.38, 0.05
 # Share of steps as long as the difference, which lead from mode to mode.
 _WHOLE = 0.1
-# Share of steps that change a part of the coordinates.
-_PARTIAL = 0.5
+# Share of steps that change a random part of the coordinates, and of those that leave what is
+# apart where it is.
+_PARTIAL, _APART = 0.5, 0.5
 # Shortest and longest steps along an axis, over the spread of the points.
 _AXIS_STEPS = (0.02, 3.0)
 # Added to steps, over the spread of the points: keeps them from a subspace.
@@ -114,7 +114,9 @@ class Density:
         )
 
 
-def differences(x: FloatArray, others: FloatArray, rng: np.random.Generator) -> FloatArray:
+def differences(
+    x: FloatArray, others: FloatArray, rng: np.random.Generator, apart: BoolArray | None = None
+) -> FloatArray:
     """Propose steps along differences of two other points (ter Braak, 2006).
 
     Statistics and Computing 16, 239. The proposal is symmetric as long as the others do
@@ -126,12 +128,16 @@ def differences(x: FloatArray, others: FloatArray, rng: np.random.Generator) -> 
         x: Points, shape (n, m).
         others: Points that the differences are of, shape (k, m).
         rng: Random numbers.
+        apart: Coordinates that half of the steps do not change, shape (m,): differences of
+            what follows curved priors alone lead nowhere, and would keep the rest in place.
     """
     n, k = len(x), len(others)
     first = rng.integers(0, k, n)
     second = (first + rng.integers(1, k, n)) % k
     share = np.where(rng.random(n) < _PARTIAL, rng.random(n), 1.0)
     chosen = rng.random(x.shape) < share[:, None]
+    if apart is not None:
+        chosen &= ~(apart & (rng.random((n, 1)) < _APART))
     size = np.maximum(chosen.sum(axis=1), 1)
     length = _STEP / np.sqrt(2.0 * size) * np.exp(rng.uniform(np.log(_SHORTEST), 0.0, n))
     length = np.where(rng.random(n) < _WHOLE, 1.0, length)
@@ -152,18 +158,6 @@ def along_axes(x: FloatArray, others: FloatArray, rng: np.random.Generator) -> F
     length = np.exp(rng.uniform(shortest, longest, n)) * rng.normal(size=n)
     axis = np.eye(m)[rng.integers(0, m, n)]
     return x + length[:, None] * axis * others.std(axis=0)
-
-
-def independent(
-    x: FloatArray, mixture: Mixture, rng: np.random.Generator
-) -> tuple[FloatArray, FloatArray]:
-    """Propose draws from a mixture.
-
-    Returns:
-        The points, and log density of the mixture at the old ones over that at these.
-    """
-    new = draw_mixture(mixture, rng, len(x))
-    return new, log_mixture(mixture, x) - log_mixture(mixture, new)
 
 
 def accepted(
