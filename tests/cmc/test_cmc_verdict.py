@@ -85,8 +85,9 @@ def test_a_converged_run_of_speckles():
         (INDEPENDENT, 1.21, False, "larger than the noise between neighbours"),
         (replace(INDEPENDENT, misfit=5.9), 1.0, True, ""),
         (replace(INDEPENDENT, misfit=6.1), 1.0, False, "same lag are not zero (6 standard"),
-        # Speckle noise makes both, whatever the model.
-        (replace(SPECKLES, misfit=50.0), 9.0, True, ""),
+        # Correlated errors are larger than differences of neighbours, whatever the model.
+        (replace(SPECKLES, misfit=5.9), 9.0, True, ""),
+        (replace(SPECKLES, misfit=6.1), 9.0, False, "(6 standard deviations more than speckles"),
     ],
 )
 def test_a_model_that_does_not_fit_is_not_to_be_used(noise, reduced, fits, sentence):

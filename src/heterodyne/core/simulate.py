@@ -25,9 +25,10 @@ class Experiment:
     Attributes:
         parameters: The 14 physics parameters in canonical order.
         n_frames: Number of frames N.
-        dt: Frame spacing in s; frame i (from 1) is at i * dt.
+        dt: Frame spacing in s; frame i (from 1) is at start + i * dt.
         q: Wavevector in 1/Å.
         phi: Detector angles in degrees, shape (n_angles,).
+        start: Time in s that has passed one frame before the first.
     """
 
     parameters: FloatArray
@@ -35,11 +36,12 @@ class Experiment:
     dt: float
     q: float
     phi: Sequence[float]
+    start: float = 0.0
 
     @property
     def t(self) -> FloatArray:
         """Frame times in s, shape (N,)."""
-        return self.dt * np.arange(1.0, self.n_frames + 1.0, dtype=np.float64)
+        return self.start + self.dt * np.arange(1.0, self.n_frames + 1.0, dtype=np.float64)
 
     def correlation(self) -> FloatArray:
         """Return G without noise, shape (n_angles, N, N)."""

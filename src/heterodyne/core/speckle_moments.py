@@ -235,6 +235,21 @@ def lag_excess(moments: Sequence[ResidualMoments]) -> float:
     return float((total - count) / np.sqrt(2.0 * count)) if count else 0.0
 
 
+def lag_share(moments: Sequence[ResidualMoments]) -> float:
+    """Return the share of the squares of residuals that their means at each lag make up.
+
+    The mean over angles: 0 for residuals that average out over pairs of the same lag, 1 for ones
+    that are a function of the lag alone.
+    """
+    shares = []
+    for m in moments:
+        seen = (m.lag_counts > 0) & (m.square > 0)
+        # Every pair is counted in both orders, and once in its lag.
+        of_lags = 2.0 * (m.lag_sums[seen] ** 2 / m.lag_counts[seen]).sum()
+        shares.append(float(of_lags / m.square) if seen.any() else 0.0)
+    return float(np.mean(shares))
+
+
 def shot_noise(moments: Sequence[ResidualMoments]) -> float:
     """Return the shot noise, common to all angles, that the neighbours speak of.
 

@@ -58,7 +58,8 @@ def select(
             Without ranges all angles are taken.
         frames: First and last frame, counted from 1, both included; None for all, and
             None in place of the last for those up to the end.
-        bad_frames: Frames of the file that are kept but excluded from fits, counted from 1.
+        bad_frames: Frames of the file that are kept but excluded from fits, counted from 1;
+            ``c2_with_gaps`` of the data tells fit functions of them.
         time_origin: ``absolute`` keeps the file's times; ``window`` puts the first
             frame of the window at dt.
         asymmetric: ``refuse`` full matrices whose halves differ, or ``average`` the halves.

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import lru_cache
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -126,6 +123,12 @@ class TwoTimeData:
         self._check_shapes()
         check_time_axis(self.t, self.provenance.path)
 
+    @property
+    def c2_with_gaps(self) -> FloatArray:
+        """Matrices with NaN at excluded frames, which fit functions leave out, shape (n, N, N)."""
+        kept = self.frame_mask & self.frame_mask[:, None]
+        return np.where(kept, self.c2.astype(float), np.nan)
+
     def _check_shapes(self) -> None:
         where = self.provenance.path
         if self.c2.ndim != 3 or self.c2.shape[1] != self.c2.shape[2]:
@@ -134,11 +137,8 @@ class TwoTimeData:
         for name in ("t", "frames", "frame_mask"):
             shape = getattr(self, name).shape
             if shape != (N,):
-                raise DataError(
-                    f"{name} has shape {shape} and c2 has shape {self.c2.shape}",
-                    where=where,
-                    allowed=f"{name} of shape ({N},)",
-                )
+                text = f"{name} has shape {shape} and c2 has shape {self.c2.shape}"
+                raise DataError(text, where=where, allowed=f"{name} of shape ({N},)")
         if len(self.bins) != n:
             raise DataError(f"{len(self.bins)} bins for c2 of shape {self.c2.shape}", where=where)
         if not (np.isfinite(self.dt) and self.dt > 0):
@@ -380,19 +380,3 @@ def parse_choice(kind: type[_Choice], value: str, argument: str) -> _Choice:
     except ValueError as error:
         words = ", ".join(member.value for member in kind)
         raise DataError(f"{value!r} is not known", where=argument, allowed=words) from error
-
-
-def file_sha256(path: str) -> str:
-    """Digest of a file, as hexadecimal text."""
-    state = Path(path).stat()
-    return _sha256(path, state.st_size, state.st_mtime_ns)
-
-
-@lru_cache(maxsize=8)
-def _sha256(path: str, size: int, mtime_ns: int) -> str:
-    """Digest of a file in the given state; size and time are there to key the cache."""
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -21,6 +21,7 @@ from heterodyne.core.speckle_moments import (
     neighbour_correlation,
     shot_noise,
 )
+from heterodyne.optimization._lag_structure import beyond_speckles
 from heterodyne.optimization.coordinates.physics import PhysicsCoordinates
 from heterodyne.optimization.problem import Problem
 
@@ -44,7 +45,7 @@ class SpeckleNoise:
         estimated: Whether the speckles were counted from residuals, in which the noise
             that the fit has absorbed is missing.
         misfit: Standard deviations by which the means of residuals at each lag are larger than
-            independent errors make them; of use where those are likely.
+            the noise makes them: speckles where they are likely, else independent errors.
     """
 
     effective_speckles: tuple[float, ...]
@@ -94,8 +95,11 @@ def speckle_noise(
     ]
     likely = correlation > SIGNIFICANCE * error
     estimated = effective_speckles is None
+    misfit = lag_excess(moments)
+    if likely:
+        misfit = beyond_speckles(problem, np.asarray(y), np.asarray(contrast), moments)
     return SpeckleNoise(
-        tuple(speckles), tuple(levels), correlation, bool(likely), estimated, lag_excess(moments)
+        tuple(speckles), tuple(levels), correlation, bool(likely), estimated, misfit
     )
 
 

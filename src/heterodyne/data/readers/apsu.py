@@ -8,6 +8,7 @@ import numpy as np
 
 from heterodyne._errors import DataError
 from heterodyne._typing import FloatArray, IntArray
+from heterodyne.data.digest import file_sha256
 from heterodyne.data.readers import _source
 from heterodyne.data.readers._common import (
     Request,
@@ -17,7 +18,7 @@ from heterodyne.data.readers._common import (
     time_details,
 )
 from heterodyne.data.readers._units import angle_factor, q_factor
-from heterodyne.data.two_time import Layout, TwoTimeFile, file_sha256
+from heterodyne.data.two_time import Layout, TwoTimeFile
 
 MAPS = "/xpcs/twotime/correlation_map"
 BINS = "/xpcs/twotime/processed_bins"

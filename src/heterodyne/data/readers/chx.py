@@ -9,9 +9,10 @@ import numpy as np
 
 from heterodyne._errors import DataError
 from heterodyne._typing import FloatArray
+from heterodyne.data.digest import file_sha256
 from heterodyne.data.readers import _source
 from heterodyne.data.readers._common import Request, frame_times, make_bins, time_details
-from heterodyne.data.two_time import Layout, TwoTimeFile, file_sha256
+from heterodyne.data.two_time import Layout, TwoTimeFile
 
 MAPS = "/g12b"
 BINS = "/qval_dict"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from heterodyne.data.digest import file_sha256
 from heterodyne.data.readers import _source
 from heterodyne.data.readers._common import (
     Request,
@@ -14,7 +15,7 @@ from heterodyne.data.readers._common import (
     time_details,
 )
 from heterodyne.data.readers._units import angle_factor, q_factor
-from heterodyne.data.two_time import Layout, TwoTimeFile, file_sha256
+from heterodyne.data.two_time import Layout, TwoTimeFile
 
 MAPS = "/exchange/C2T_all"
 Q_LIST = "/xpcs/dqlist"

@@ -12,6 +12,7 @@ import h5py
 
 from heterodyne._errors import DataError
 from heterodyne.data._matrices import Populated
+from heterodyne.data.digest import file_sha256
 from heterodyne.data.readers import _source
 from heterodyne.data.readers._common import (
     Request,
@@ -24,7 +25,7 @@ from heterodyne.data.readers._common import (
     time_details,
 )
 from heterodyne.data.readers._units import angle_factor, q_factor
-from heterodyne.data.two_time import Layout, ReadMatrices, TwoTimeFile, file_sha256
+from heterodyne.data.two_time import Layout, ReadMatrices, TwoTimeFile
 
 MAPS = "twotime/two_time_corr_func"
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from heterodyne._errors import DataError
 from heterodyne._typing import FloatArray
+from heterodyne.data.digest import file_sha256
 from heterodyne.data.findings import Finding
 from heterodyne.data.readers import _source
 from heterodyne.data.readers._common import (
@@ -28,7 +29,6 @@ from heterodyne.data.two_time import (
     ReadMatrices,
     TwoTimeFile,
     check_time_axis,
-    file_sha256,
 )
 
 NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(

@@ -9,15 +9,13 @@ from typing import Any
 import numpy as np
 import numpyro.distributions as dist
 
-from heterodyne._errors import ConfigError, DataError
+from heterodyne._errors import ConfigError
 from heterodyne._log import get_logger
 from heterodyne._typing import ArrayLike
 from heterodyne.config._suggest import not_known
 from heterodyne.config.cmc import CMCConfig
 from heterodyne.config.parameter_names import PHYSICS_PARAM_NAMES
 from heterodyne.config.parameter_space import Parameter, ParameterSpace, Prior, PriorKind
-from heterodyne.core.heterodyne_model import HeterodyneModel
-from heterodyne.data import TwoTimeData, from_arrays
 from heterodyne.optimization.cmc._priors_build import build_nlsq_informed_priors
 from heterodyne.optimization.cmc._priors_families import logarithm_of, normal_of
 from heterodyne.optimization.cmc._warm_start import best_of, started
@@ -42,30 +40,6 @@ def checked(config: CMCConfig | None) -> CMCConfig:
     if problems:
         raise ConfigError("; ".join(problems), where="CMCConfig")
     return config
-
-
-def two_time_data(model: HeterodyneModel, c2: ArrayLike, phi: ArrayLike) -> TwoTimeData:
-    """Put matrices and angles together.
-
-    Args:
-        model: Time grid and wavevector.
-        c2: Symmetric matrices, shape (N, N) for one angle, or (n_phi, N, N).
-        phi: Angles in degrees, scalar or shape (n_phi,).
-
-    Raises:
-        DataError: Shapes that do not match, or halves that differ.
-    """
-    matrices = np.asarray(c2, float)
-    matrices = matrices[None] if matrices.ndim == 2 else matrices
-    angles = np.atleast_1d(np.asarray(phi, float))
-    shape = (angles.size, model.t.size, model.t.size)
-    if angles.ndim != 1 or matrices.shape != shape:
-        raise DataError(
-            f"{angles.size} angles and {model.t.size} times with c2 of shape {matrices.shape}",
-            where="c2_data",
-            allowed=f"(N, N) for one angle, or (n_phi, N, N): {shape}",
-        )
-    return from_arrays(matrices, q=model.q, phi=angles, t=model.t, dt=model.dt, source="c2_data")
 
 
 def noise_scale(sigma: ArrayLike | None, shape: tuple[int, ...]) -> float | None:

@@ -18,8 +18,8 @@ from heterodyne.optimization.cmc._rows import Row
 from heterodyne.optimization.sandwich import SpeckleNoise
 
 _NAMED = 6
-# Reduced chi-square, and standard deviations of the means of residuals at each lag, above which
-# the model does not fit.
+# Reduced chi-square of independent errors, and standard deviations of the means of residuals at
+# each lag, above which the model does not fit.
 _MISFIT, _SYSTEMATIC = 1.2, 6.0
 _STOPPED = "The fit stopped before its steps became small: it may have missed a better minimum."
 _GO_ON = "Raise max_iterations or n_starts in optimization.nlsq, and sample again."
@@ -83,7 +83,8 @@ def judge(
     """
     converged = diagnosis.passed(limits)
     corrected = noise.likely and any(row.corrected is not None for row in rows)
-    fits = noise.likely or (reduced_chi_square <= _MISFIT and noise.misfit <= _SYSTEMATIC)
+    sized = noise.likely or reduced_chi_square <= _MISFIT
+    fits = sized and noise.misfit <= _SYSTEMATIC
     inflation = max((row.inflation for row in rows if row.identified), default=1.0)
     reach = COMPETING * (inflation**2 if corrected else 1.0)
     left_out = [x for x in other_minima if covered < x <= reach]
@@ -216,12 +217,13 @@ def _noise(
                 f"Residuals are larger than the noise between neighbours (reduced chi-square "
                 f"{reduced_chi_square:.2f}): the model misses a part of the signal."
             )
-        if noise.misfit > _SYSTEMATIC:
-            yield (
-                "Residuals averaged over pairs of the same lag are not zero "
-                f"({noise.misfit:.0f} standard deviations more than independent errors leave): "
-                "the model misses a part of the signal."
-            )
+    if noise.misfit > _SYSTEMATIC:
+        errors = "speckles" if noise.likely else "independent errors"
+        yield (
+            "Residuals averaged over pairs of the same lag are not zero "
+            f"({noise.misfit:.0f} standard deviations more than {errors} leave): the model misses "
+            "a part of the signal."
+        )
 
 
 def _minima(others: Sequence[float], reach: float, covered: float) -> Iterator[str]:
@@ -267,10 +269,10 @@ def _remedies(d: Diagnosis, limits: Thresholds, combination: Combination | None)
 def _checks(left_out: Sequence[float], rows: Sequence[Row], *, fits: bool) -> Iterator[str]:
     if not fits:
         yield (
-            "Look at the maps of residuals. Stripes mean that the fit has missed a mode, such as a "
-            "fast phase: give it start values (parameters) near the right ones, or raise n_starts "
-            "in optimization.nlsq. Otherwise leave out frames or angles that the model does not "
-            "describe."
+            "Look at the maps of residuals, and check dt, wavevector_q and the angles. Stripes "
+            "mean that the fit has missed a mode, such as a fast phase: give it start values "
+            "(parameters) near the right ones, or raise n_starts in optimization.nlsq. Otherwise "
+            "leave out frames or angles that the model does not describe."
         )
     if left_out:
         yield (

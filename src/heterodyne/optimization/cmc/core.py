@@ -31,7 +31,6 @@ from heterodyne.optimization.cmc._inputs import (
     noise_scale,
     only_sigma,
     prepared,
-    two_time_data,
 )
 from heterodyne.optimization.cmc._passes import Keeper
 from heterodyne.optimization.cmc._pool import Pool
@@ -50,6 +49,7 @@ from heterodyne.optimization.cmc._warm_start import (
 )
 from heterodyne.optimization.cmc.io import save_result
 from heterodyne.optimization.cmc.results import CMCResult
+from heterodyne.optimization.measured import two_time_data
 from heterodyne.optimization.nlsq.core import Fit
 from heterodyne.optimization.nlsq.results import NLSQResult
 from heterodyne.optimization.scaling import ScalingMode
@@ -90,7 +90,7 @@ def fit_cmc_jax(
     Args:
         model: Time grid, wavevector and parameters.
         c2_data: Measured correlation, shape (N, N), symmetric; a pair and its mirror image
-            count once, the diagonal is not fitted.
+            count once, the diagonal is not fitted. Frames that are NaN throughout are left out.
         phi_angle: Detector angle in degrees.
         config: Settings; defaults if None.
         sigma: Estimate of the standard deviation of the errors, a number or an array that
@@ -184,8 +184,8 @@ def fit_cmc_multi_phi(
 
     Args:
         model: Time grid, wavevector and parameters.
-        c2_data: Measured correlation, shape (N, N) or (n_phi, N, N), symmetric; a pair and
-            its mirror image count once, the diagonal is not fitted.
+        c2_data: Measured correlation, shape (N, N) or (n_phi, N, N), symmetric, as in
+            ``fit_cmc_jax``.
         phi_angles: Detector angles in degrees, shape (n_phi,).
         config: Settings; None samples one contrast and offset per angle with the defaults.
         nlsq_results: Earlier fits; the best of them gives the search its start values.

@@ -19,6 +19,7 @@ from heterodyne.core.kept import kept
 from heterodyne.core.likelihood import pack_pairs
 from heterodyne.optimization.coordinates.physics import PhysicsCoordinates
 from heterodyne.optimization.derived import Derived
+from heterodyne.optimization.measured import two_time_data
 from heterodyne.optimization.nlsq.config import NLSQConfig
 from heterodyne.optimization.nlsq.identifiability import identify
 from heterodyne.optimization.nlsq.results import NLSQResult
@@ -222,7 +223,8 @@ def fit_nlsq_jax(
 
     Args:
         model: Time grid, wavevector and parameters.
-        c2_data: Measured c2, shape (N, N), or (n_angles, N, N) for a joint fit.
+        c2_data: Measured c2, shape (N, N), or (n_angles, N, N) for a joint fit; NaN at all pairs
+            of frames to leave out.
         phi_angle: Detector angle in degrees, or one for each matrix.
         config: Settings; defaults if None.
 
@@ -232,10 +234,10 @@ def fit_nlsq_jax(
     Raises:
         DataError: Shapes that do not match, or data that cannot be fitted.
     """
-    c2 = np.asarray(c2_data, float)
-    c2 = c2[None] if c2.ndim == 2 else c2
+    measured = two_time_data(model, c2_data, phi_angle)
+    c2 = np.asarray(measured.c2, float)
     angles = np.atleast_1d(np.asarray(phi_angle, float))
-    data = pack_pairs(c2, model.t, model.q, model.dt, angles)
+    data = pack_pairs(c2, model.t, model.q, model.dt, angles, mask=measured.frame_mask)
     space = model.param_manager
     # One matrix has one contrast and one offset, under their plain names.
     mode = ScalingMode.AVERAGED if angles.size == 1 else ScalingMode.INDIVIDUAL
