@@ -154,9 +154,17 @@ def documented_ranks(count: int = 100) -> Section:
     return sbc.documented(count)
 
 
+def misfits(count: int = 12) -> Section:
+    """Whether models that do not fit are noticed."""
+    from benchmarks import misfit
+
+    return misfit.section(count)
+
+
 SECTIONS: dict[str, Callable[..., Section]] = {
     "independent": independent,
     "speckles": speckles,
+    "misfit": misfits,
     "sbc": ranks,
     "sbc_documented": documented_ranks,
 }

@@ -18,9 +18,10 @@ from heterodyne.optimization.cmc._rows import Row
 from heterodyne.optimization.sandwich import SpeckleNoise
 
 _NAMED = 6
-# Reduced chi-square of independent errors, and standard deviations of the means of residuals at
-# each lag, above which the model does not fit.
-_MISFIT, _SYSTEMATIC = 1.2, 6.0
+# Reduced chi-square of independent errors above which the model does not fit.
+_MISFIT = 1.2
+SYSTEMATIC = 6.0
+"""Standard deviations of the means of residuals at each lag above which the model does not fit."""
 _STOPPED = "The fit stopped before its steps became small: it may have missed a better minimum."
 _GO_ON = "Raise max_iterations or n_starts in optimization.nlsq, and sample again."
 
@@ -84,7 +85,7 @@ def judge(
     converged = diagnosis.passed(limits)
     corrected = noise.likely and any(row.corrected is not None for row in rows)
     sized = noise.likely or reduced_chi_square <= _MISFIT
-    fits = sized and noise.misfit <= _SYSTEMATIC
+    fits = sized and noise.misfit <= SYSTEMATIC
     inflation = max((row.inflation for row in rows if row.identified), default=1.0)
     reach = COMPETING * (inflation**2 if corrected else 1.0)
     left_out = [x for x in other_minima if covered < x <= reach]
@@ -217,7 +218,7 @@ def _noise(
                 f"Residuals are larger than the noise between neighbours (reduced chi-square "
                 f"{reduced_chi_square:.2f}): the model misses a part of the signal."
             )
-    if noise.misfit > _SYSTEMATIC:
+    if noise.misfit > SYSTEMATIC:
         errors = "speckles" if noise.likely else "independent errors"
         yield (
             "Residuals averaged over pairs of the same lag are not zero "
