@@ -241,13 +241,20 @@ def lag_share(moments: Sequence[ResidualMoments]) -> float:
     The mean over angles: 0 for residuals that average out over pairs of the same lag, 1 for ones
     that are a function of the lag alone.
     """
-    shares = []
-    for m in moments:
-        seen = (m.lag_counts > 0) & (m.square > 0)
-        # Every pair is counted in both orders, and once in its lag.
-        of_lags = 2.0 * (m.lag_sums[seen] ** 2 / m.lag_counts[seen]).sum()
-        shares.append(float(of_lags / m.square) if seen.any() else 0.0)
+    # Squares are of pairs in both orders.
+    shares = [_share(m.lag_sums, m.lag_counts, 0.5 * m.square) for m in moments]
     return float(np.mean(shares))
+
+
+def share_of_lags(residuals: FloatArray, lags: IntArray) -> float:
+    """Return the same of one angle, from residuals of unique pairs and their lags, (n,) each."""
+    sums = np.bincount(lags, residuals).astype(float)
+    return _share(sums, np.bincount(lags), float(residuals @ residuals))
+
+
+def _share(sums: FloatArray, counts: IntArray, square: float) -> float:
+    seen = counts > 0
+    return float((sums[seen] ** 2 / counts[seen]).sum() / square) if square > 0 else 0.0
 
 
 def shot_noise(moments: Sequence[ResidualMoments]) -> float:

@@ -13,17 +13,18 @@ from dataclasses import replace
 
 import numpy as np
 
-from heterodyne._typing import FloatArray
-from heterodyne.core._jax import jnp
+from heterodyne._typing import FloatArray, JaxArray
+from heterodyne.core._jax import jax, jnp
+from heterodyne.core.correlation import correlation_matrix
 from heterodyne.core.simulate import Detector, Experiment, simulate_speckles
-from heterodyne.core.speckle_moments import ResidualMoments, lag_share
+from heterodyne.core.speckle_moments import ResidualMoments, lag_share, share_of_lags
 from heterodyne.optimization.problem import Problem
 
 # Simulated data sets, their pixels and most modes: shares depend on the dynamics in units of the
 # window, and on little else.
-_REPEATS, _PIXELS, _MODES = 16, 100, 3
+_REPEATS, _PIXELS, _MODES = 12, 100, 2
 # Fewest and most frames of these, and pairs of all angles that they aim at.
-_FEWEST, _FRAMES, _PAIRS = 64, 128, 50_000
+_FEWEST, _FRAMES, _PAIRS = 64, 96, 28_000
 _SEED = 20
 # Steps of coordinates for derivatives, whose units are about 1.
 _STEP = 1e-4
@@ -54,10 +55,9 @@ def beyond_speckles(
 def _simulated(problem: Problem, y: FloatArray, contrast: FloatArray) -> FloatArray:
     """Shares of simulated data sets, shape (repeats,)."""
     experiment = _experiment(problem, y)
-    n = experiment.n_frames
-    used = ~np.eye(n, dtype=bool)
-    correlation = experiment.correlation()
-    seen = _seen(problem, y, experiment, correlation)[:, :, used]
+    first, second = np.triu_indices(experiment.n_frames, 1)
+    correlation = _correlation(experiment)
+    seen = _seen(problem, y, experiment, correlation)[:, :, first, second]
     # What a fit absorbs is the projection on all that it can change.
     basis, sizes, _ = np.linalg.svd(seen.reshape(len(seen), -1).T, full_matrices=False)
     basis = basis[:, sizes > _RANK * sizes[0]]
@@ -65,14 +65,20 @@ def _simulated(problem: Problem, y: FloatArray, contrast: FloatArray) -> FloatAr
     detector, shares = Detector(_PIXELS, modes), []
     for k in range(_REPEATS):
         errors = simulate_speckles(experiment, detector, _SEED + k) - 1.0 - correlation / modes
-        off = errors[:, used].ravel()
-        errors[:, used] = (off - basis @ (basis.T @ off)).reshape(len(errors), -1)
-        moments = [
-            ResidualMoments.of(one, g, 1.0 / modes, used)
-            for one, g in zip(errors, correlation, strict=True)
-        ]
-        shares.append(lag_share(moments))
+        off = errors[:, first, second].ravel()
+        left = (off - basis @ (basis.T @ off)).reshape(len(errors), -1)
+        shares.append(np.mean([share_of_lags(one, second - first) for one in left]))
     return np.array(shares)
+
+
+@jax.jit
+def _of_angle(parameters: JaxArray, t: JaxArray, q: float, dt: float, phi: float) -> JaxArray:
+    return correlation_matrix(parameters, t, q, dt, phi)
+
+
+def _correlation(e: Experiment) -> FloatArray:
+    """G of all angles, shape (n_angles, n, n), compiled as it is asked for often."""
+    return np.stack([np.asarray(_of_angle(e.parameters, e.t, e.q, e.dt, phi)) for phi in e.phi])
 
 
 def _experiment(problem: Problem, y: FloatArray) -> Experiment:
@@ -93,14 +99,8 @@ def _seen(
     """Directions in which a fit can change its matrices, (directions, n_angles, n, n)."""
     moved = []
     for step in _STEP * np.eye(y.size):
-        ends = (
-            replace(
-                experiment,
-                parameters=np.asarray(problem.coordinates.forward(jnp.asarray(y + end))[0]),
-            ).correlation()
-            for end in (step, -step)
-        )
-        moved.append(np.subtract(*ends))
+        parameters = np.asarray(problem.coordinates.forward(jnp.asarray(y + step))[0])
+        moved.append(_correlation(replace(experiment, parameters=parameters)) - correlation)
     scale = np.abs(correlation).max()
     known = [m * (scale / np.abs(m).max()) for m in moved if np.abs(m).max() > 0]
     each = np.eye(len(correlation))[:, :, None, None]
