@@ -9,7 +9,7 @@ from cmc_cases import CONFIG, CONTRAST, OFFSET, SIGMA, experiment, measured
 
 from heterodyne._events import Message
 from heterodyne.core.simulate import simulate_pairs
-from heterodyne.optimization.cmc import _passes
+from heterodyne.optimization.cmc import _ensemble, _passes
 from heterodyne.optimization.cmc._analysis import analyse
 from heterodyne.optimization.cmc._assign import Sharding
 from heterodyne.optimization.cmc._diagnostics import THRESHOLDS, limits_of
@@ -34,7 +34,9 @@ def drawn(data, engine, **kwargs):
     return found
 
 
-@pytest.mark.parametrize("engine", ["nuts", "ensemble", "importance"])
+@pytest.mark.parametrize(
+    "engine", ["nuts", pytest.param("ensemble", marks=pytest.mark.slow), "importance"]
+)
 def test_an_engine_goes_on_until_limits_of_the_run_are_reached(data, engine):
     (ess, count, passed), (strict_ess, strict_count, strict_passed) = drawn(data, engine)
     assert passed
@@ -60,6 +62,8 @@ def test_looser_limits_change_nothing(data):
 
 def test_the_limits_that_another_engine_is_needed_for_are_named(data, monkeypatch):
     monkeypatch.setattr(_passes, "MOST", 4096)
+    monkeypatch.setattr(_ensemble, "_WALKERS", 128)
+    monkeypatch.setattr(_ensemble, "_POPULATION", 128)
     events = []
     config = replace(BASE, min_ess=3000)
     found = analyse(*data, config, on_event=events.append)

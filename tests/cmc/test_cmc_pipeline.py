@@ -109,6 +109,7 @@ def test_the_summary_holds_what_its_readers_need(done):
     assert len(noise["effective_speckles"]) == len(noise["shot_noise"]) == 1
     assert set(noise["inflation"]) == {*ROWS, *informed}
     assert noise["inflation"]["contrast_0"] > 1.5
+    assert abs(noise["misfit"]) < 6.0
     assert {"r_hat", "ess", "bfmi"} <= set(summary["thresholds"])
 
 

@@ -76,6 +76,8 @@ def test_a_converged_run_of_speckles():
     assert "correlated residuals (0.45; independent errors give 0)" in said(found)
     assert "too narrow by a factor of up to 4;" in said(found)
     assert "about 400 effective speckles an angle" in said(found)
+    assert "as small as speckles leave them (+0.0 standard deviations, allowed 6)" in said(found)
+    assert "as small as speckles" not in said(judge(CORRECTED, GOOD, replace(SPECKLES, misfit=7.0)))
 
 
 @pytest.mark.parametrize(

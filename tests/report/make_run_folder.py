@@ -229,6 +229,7 @@ def _summary(
             "neighbour_correlation": 0.62 if corrected else 0.01,
             "effective_speckles": [2150.0 + 90 * k for k in range(n)],
             "shot_noise": [0.041 + 0.002 * k for k in range(n)],
+            "misfit": 0.43,
             "inflation": {r["name"]: INFLATION for r in rows if r["kind"] == "parameter"}
             if corrected else {},
             "text": "Errors of neighbouring pairs move together, as speckle noise does; "

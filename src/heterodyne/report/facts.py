@@ -227,7 +227,11 @@ def noise(run: Run) -> Html:
                 (
                     "Correlation of neighbouring pairs",
                     _if_known(n.get("neighbour_correlation"), lambda x: significant(x, 2)),
-                )
+                ),
+                (
+                    "Residuals at each lag beyond the noise, in standard deviations",
+                    _if_known(n.get("misfit"), lambda x: significant(x, 2)),
+                ),
             ]
         ),
         _noise_angles(run, n),

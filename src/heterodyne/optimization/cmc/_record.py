@@ -91,6 +91,7 @@ def summary(analysis: Analysis, fit_seconds: float) -> dict[str, Any]:
             "neighbour_correlation": analysis.noise.neighbour_correlation,
             "effective_speckles": list(analysis.noise.effective_speckles),
             "shot_noise": list(analysis.noise.shot_noise),
+            "misfit": analysis.noise.misfit,
             "inflation": inflation,
             "text": _noise_text(analysis),
         },

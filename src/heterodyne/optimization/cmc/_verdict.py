@@ -206,6 +206,11 @@ def _noise(
             f"of up to {inflation:.3g}; the corrected ones account for it (about "
             f"{speckles:.0f} effective speckles an angle)."
         )
+        if noise.misfit <= SYSTEMATIC:
+            yield (
+                "Averaged over pairs of the same lag, residuals are as small as speckles leave "
+                f"them ({noise.misfit:+.1f} standard deviations, allowed {SYSTEMATIC:g})."
+            )
     elif noise.likely:
         yield (
             f"Neighbouring pairs have correlated residuals ({rho}; independent errors give 0), "
