@@ -4,8 +4,8 @@ Truths are drawn from the priors, data from the likelihood of independent errors
 from the package. The rank of a truth among draws of its posterior is then uniform, for every
 quantity (Talts, Betancourt, Simpson, Vehtari and Gelman, arXiv:1804.06788).
 
-``python -m benchmarks.calibrate sbc 300 sbc_documented 60`` runs both studies. Each data set adds
-a line to a file in build/sbc, so that an interrupted study goes on.
+``python -m benchmarks.calibrate sbc sbc_documented`` runs both. Each data set adds a line to a file
+in build/sbc, so that an interrupted study goes on.
 """
 
 from __future__ import annotations
@@ -100,8 +100,9 @@ class Study:
         assert at.end_frame
         assert at.dt
         assert isinstance(at.scattering.wavevector_q, float)
-        spaces = {"sbc": (config.parameter_space(), at.end_frame)}
-        space, n_frames = spaces.get(name, (ParameterSpace(), DOCUMENTED_FRAMES))
+        space, n_frames = ParameterSpace(), DOCUMENTED_FRAMES
+        if name == "sbc":
+            space, n_frames = config.parameter_space(), at.end_frame
         return cls(name, space, n_frames, at.dt, at.scattering.wavevector_q, SETTINGS)
 
     @property

@@ -15,8 +15,9 @@ from heterodyne.optimization.cmc._mixture import Component, covering
 from heterodyne.optimization.cmc._renewal import (
     _GROUPS,
     beside_fraction,
-    fraction_places,
     log_prior,
+    of_course,
+    of_fraction,
     physics_from_prior,
     renewed,
     reshaped,
@@ -178,7 +179,7 @@ FEW_FREE = (*CURVE_PARAMETERS[0], "alpha_sample", "D_offset_sample", "beta", "v_
     ids=["informed", "documented"],
 )
 def test_draws_beside_the_fraction_leave_the_priors_what_they_are(posterior):
-    fraction, _ = fraction_places(posterior)
+    fraction = of_fraction(posterior)
     rng = np.random.default_rng(6)
     known = prior_points(posterior, rng)[:, ~fraction]
     # Off the priors, which the ratio makes up for.
@@ -193,7 +194,7 @@ def test_draws_beside_the_fraction_leave_the_priors_what_they_are(posterior):
 @EITHER
 def test_beside_the_fraction_all_else_is_drawn(posterior):
     x, rng = points(posterior, 400), np.random.default_rng(5)
-    fraction, course = fraction_places(posterior)
+    fraction, course = of_fraction(posterior), of_course(posterior)
     size = int((~fraction).sum())
     mixture = (Component(1.0, x[0, ~fraction], 0.1 * np.eye(size), 5.0),)
     new, ratio = beside_fraction(x, mixture, posterior, rng)

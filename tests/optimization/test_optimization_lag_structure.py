@@ -110,7 +110,7 @@ def test_a_fit_can_change_its_matrices_in_as_many_directions_as_it_has_unknowns(
     problem = bound(measured(0))
     y = np.asarray(problem.coordinates.inverse(PARAMETERS))
     e = _lag_structure._experiment(problem, y)
-    seen = _lag_structure._seen(problem, y, e, e.correlation())
+    seen = _lag_structure._seen(problem, y, e.correlation())
     assert len(seen) == len(VARYING) + 2 * len(ANGLES)
     # The derivative by the velocity, against a difference of correlations.
     up, down = (

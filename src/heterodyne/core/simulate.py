@@ -11,7 +11,7 @@ from heterodyne._errors import ConfigError
 from heterodyne._events import EventSink, Progress, ignore_events
 from heterodyne._typing import ArrayLike, FloatArray
 from heterodyne.config.parameter_names import PHYSICS_PARAM_NAMES
-from heterodyne.core._jax import jnp
+from heterodyne.core._jax import jax, jnp
 from heterodyne.core.correlation import correlation_matrix, correlation_stretches
 from heterodyne.core.frames import frame_functions, phase_rate
 from heterodyne.core.rates import cumulative_trapezoid
@@ -46,9 +46,10 @@ class Experiment:
     def correlation(self) -> FloatArray:
         """Return G without noise, shape (n_angles, N, N)."""
         p, t = jnp.asarray(self.parameters), jnp.asarray(self.t)
-        return np.stack(
-            [np.asarray(correlation_matrix(p, t, self.q, self.dt, a)) for a in self.phi]
-        )
+        return np.stack([np.asarray(_compiled(p, t, self.q, self.dt, a)) for a in self.phi])
+
+
+_compiled = jax.jit(correlation_matrix)
 
 
 def simulate_pairs(

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
-from heterodyne._typing import FloatArray, JaxArray
-from heterodyne.core._jax import jax, jnp
-from heterodyne.core.correlation import correlation_matrix
+from heterodyne._typing import FloatArray
+from heterodyne.core._jax import jnp
 from heterodyne.core.simulate import Detector, Experiment, simulate_speckles
 from heterodyne.core.speckle_moments import ResidualMoments, lag_share, share_of_lags
 from heterodyne.optimization.problem import Problem
@@ -56,8 +54,8 @@ def _simulated(problem: Problem, y: FloatArray, contrast: FloatArray) -> FloatAr
     """Shares of simulated data sets, shape (repeats,)."""
     experiment = _experiment(problem, y)
     first, second = np.triu_indices(experiment.n_frames, 1)
-    correlation = _correlation(experiment)
-    seen = _seen(problem, y, experiment, correlation)[:, :, first, second]
+    correlation = experiment.correlation()
+    seen = _seen(problem, y, correlation)[:, :, first, second]
     # What a fit absorbs is the projection on all that it can change.
     basis, sizes, _ = np.linalg.svd(seen.reshape(len(seen), -1).T, full_matrices=False)
     basis = basis[:, sizes > _RANK * sizes[0]]
@@ -69,16 +67,6 @@ def _simulated(problem: Problem, y: FloatArray, contrast: FloatArray) -> FloatAr
         left = (off - basis @ (basis.T @ off)).reshape(len(errors), -1)
         shares.append(np.mean([share_of_lags(one, second - first) for one in left]))
     return np.array(shares)
-
-
-@jax.jit
-def _of_angle(parameters: JaxArray, t: JaxArray, q: float, dt: float, phi: float) -> JaxArray:
-    return correlation_matrix(parameters, t, q, dt, phi)
-
-
-def _correlation(e: Experiment) -> FloatArray:
-    """G of all angles, shape (n_angles, n, n), compiled as it is asked for often."""
-    return np.stack([np.asarray(_of_angle(e.parameters, e.t, e.q, e.dt, phi)) for phi in e.phi])
 
 
 def _experiment(problem: Problem, y: FloatArray) -> Experiment:
@@ -93,14 +81,10 @@ def _experiment(problem: Problem, y: FloatArray) -> Experiment:
     return Experiment(parameters, count, dt, float(data.q), phi, start=float(t[0]) - dt)
 
 
-def _seen(
-    problem: Problem, y: FloatArray, experiment: Experiment, correlation: FloatArray
-) -> FloatArray:
+def _seen(problem: Problem, y: FloatArray, correlation: FloatArray) -> FloatArray:
     """Directions in which a fit can change its matrices, (directions, n_angles, n, n)."""
-    moved = []
-    for step in _STEP * np.eye(y.size):
-        parameters = np.asarray(problem.coordinates.forward(jnp.asarray(y + step))[0])
-        moved.append(_correlation(replace(experiment, parameters=parameters)) - correlation)
+    steps = _STEP * np.eye(y.size)
+    moved = [_experiment(problem, y + step).correlation() - correlation for step in steps]
     scale = np.abs(correlation).max()
     known = [m * (scale / np.abs(m).max()) for m in moved if np.abs(m).max() > 0]
     each = np.eye(len(correlation))[:, :, None, None]

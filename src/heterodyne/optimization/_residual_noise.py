@@ -95,9 +95,11 @@ def speckle_noise(
     ]
     likely = correlation > SIGNIFICANCE * error
     estimated = effective_speckles is None
-    misfit = lag_excess(moments)
-    if likely:
-        misfit = beyond_speckles(problem, np.asarray(y), np.asarray(contrast), moments)
+    misfit = (
+        beyond_speckles(problem, np.asarray(y), np.asarray(contrast), moments)
+        if likely
+        else lag_excess(moments)
+    )
     return SpeckleNoise(
         tuple(speckles), tuple(levels), correlation, bool(likely), estimated, misfit
     )

@@ -36,7 +36,8 @@ from heterodyne.optimization.cmc._mixture import (
 from heterodyne.optimization.cmc._nuts import Target
 from heterodyne.optimization.cmc._renewal import (
     beside_fraction,
-    fraction_places,
+    of_course,
+    of_fraction,
     renewed,
     reshaped,
     swapped,
@@ -127,8 +128,7 @@ class EnsembleSampler:
     @property
     def _beside(self) -> BoolArray:
         """Which of the coordinates that are searched are not the fraction's."""
-        fraction, _ = fraction_places(self.posterior)
-        return ~fraction
+        return ~of_fraction(self.posterior)
 
     def _rng(self, block: int) -> np.random.Generator:
         return np.random.default_rng((self.seed, 3, block))
@@ -230,8 +230,7 @@ class EnsembleSampler:
             return _OF_PRIORS[kind](x, self.posterior, rng)
         if kind == Kind.AXIS:
             return along_axes(x, state.reference, rng), 0.0
-        _, course = fraction_places(self.posterior)
-        return differences(x, state.reference, rng, course), 0.0
+        return differences(x, state.reference, rng, of_course(self.posterior)), 0.0
 
     def _adapted(
         self, state: EnsembleState, kept: list[Walkers], rng: np.random.Generator

@@ -83,23 +83,27 @@ def beside_fraction(
     Returns:
         The points, and the log density of proposing the old points over that of these.
     """
-    fraction, _ = fraction_places(posterior)
+    fraction = of_fraction(posterior)
     drawn, ratio = independent(x[:, ~fraction], mixture, rng)
     moved = x.copy()
     moved[:, ~fraction] = drawn
     from_priors = rng.random((len(x), 1)) < _FROM_PRIORS
-    new, of_fraction = _renewed(moved, fraction & from_priors, posterior, rng)
-    return new, ratio + of_fraction
+    new, of_priors = _renewed(moved, fraction & from_priors, posterior, rng)
+    return new, ratio + of_priors
 
 
-def fraction_places(posterior: Posterior) -> tuple[BoolArray, BoolArray]:
-    """Which of the coordinates that are searched are the fraction's, and its course's, (m,) each.
+def of_fraction(posterior: Posterior) -> BoolArray:
+    """Which of the coordinates that are searched are the fraction's, shape (m,)."""
+    return _members(posterior, ((*_FRACTION, "f2"),))[0]
+
+
+def of_course(posterior: Posterior) -> BoolArray:
+    """Which of them tell how the fraction changes, shape (m,).
 
     What the data inform of a fraction that does not change is its level; prefactor, rate and
     onset follow their priors then.
     """
-    of_all, of_course = _members(posterior, ((*_FRACTION, "f2"), (*_FRACTION[:2], "f2")))
-    return of_all, of_course
+    return _members(posterior, ((*_FRACTION[:2], "f2"),))[0]
 
 
 def _renewed(

@@ -19,7 +19,8 @@ from heterodyne.optimization.cmc._linear import searched
 from heterodyne.optimization.cmc._mixture import Mixture, covering, independent
 from heterodyne.optimization.cmc._renewal import (
     beside_fraction,
-    fraction_places,
+    of_course,
+    of_fraction,
     physics_from_prior,
     renewed,
     reshaped,
@@ -122,15 +123,15 @@ class _Cover(NamedTuple):
 
     @classmethod
     def of(cls, x: FloatArray, posterior: Posterior, rng: np.random.Generator) -> _Cover:
-        fraction, _ = fraction_places(posterior)
-        return cls(*(covering(part, _COMPONENTS, _BROAD, rng) for part in (x, x[:, ~fraction])))
+        beside = ~of_fraction(posterior)
+        return cls(*(covering(part, _COMPONENTS, _BROAD, rng) for part in (x, x[:, beside])))
 
 
 def _proposals(
     step: int, posterior: Posterior, covers: Sequence[_Cover], rng: np.random.Generator
 ) -> _Proposals:
     """How walkers of a population move, which see others of it, at a step."""
-    _, course = fraction_places(posterior)
+    course = of_course(posterior)
 
     def along(_: int, x: FloatArray, others: FloatArray) -> _Proposed:
         return differences(x, others, rng, course), np.zeros(len(x))
